@@ -1,0 +1,111 @@
+#include "core/files.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "core/check.hpp"
+
+namespace gallop {
+namespace detail {
+
+void close_descriptor(int descriptor) { ::close(descriptor); }
+
+}  // namespace detail
+
+namespace {
+
+using Descriptor = Handle<int, detail::close_descriptor, -1>;
+
+std::string reason() { return std::strerror(errno); }
+
+void sync(const std::filesystem::path& path, int flags) {
+    const Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC));
+    if (!descriptor) throw Error(fmt::format("{}: cannot open: {}", path.string(), reason()));
+    if (::fsync(descriptor.get()) != 0)
+        throw Error(fmt::format("{}: fsync failed: {}", path.string(), reason()));
+}
+
+}  // namespace
+
+InputFile::InputFile(const std::filesystem::path& path)
+    : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (!descriptor_) throw_input_error("{}: cannot open: {}", path.string(), reason());
+    struct stat info {};
+    if (::fstat(descriptor_.get(), &info) != 0 || !S_ISREG(info.st_mode))
+        throw_input_error("{}: not a regular file", path.string());
+    size_ = static_cast<std::uint64_t>(info.st_size);
+}
+
+void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+    std::size_t done = 0;
+    while (done < out.size()) {
+        const ::ssize_t got = ::pread(descriptor_.get(), out.data() + done, out.size() - done,
+                                      static_cast<::off_t>(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) throw Error(fmt::format("{}: read failed: {}", path_.string(), reason()));
+        if (got == 0)
+            throw Error(fmt::format("{}: ends at byte {} (bytes {} to {} wanted)", path_.string(),
+                                    offset + done, offset, offset + out.size()));
+        done += static_cast<std::size_t>(got);
+    }
+}
+
+std::string read_text(const std::filesystem::path& path, std::uint64_t limit) {
+    const InputFile file(path);
+    if (file.size() > limit)
+        throw_input_error("{}: {} bytes (at most {})", path.string(), file.size(), limit);
+    std::string text(static_cast<std::size_t>(file.size()), '\0');
+    file.read(0, std::as_writable_bytes(std::span(text)));
+    return text;
+}
+
+AtomicFile::AtomicFile(const std::filesystem::path& final_path) : final_(final_path) {
+    static std::atomic<unsigned> counter{0};
+    const std::filesystem::path folder =
+        final_.has_parent_path() ? final_.parent_path() : std::filesystem::path(".");
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    if (failed) throw Error(fmt::format("{}: cannot make folder: {}", folder.string(), failed.message()));
+    for (;;) {
+        temporary_ = folder / fmt::format(".{}.{}.{}.tmp", final_.filename().string(), ::getpid(),
+                                          counter.fetch_add(1));
+        const Descriptor made(::open(temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
+        if (made) return;
+        if (errno != EEXIST)
+            throw Error(fmt::format("{}: cannot create: {}", temporary_.string(), reason()));
+    }
+}
+
+AtomicFile::~AtomicFile() {
+    if (!committed_) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::commit() {
+    sync(temporary_, O_RDONLY);
+    if (::rename(temporary_.c_str(), final_.c_str()) != 0)
+        throw Error(fmt::format("{}: cannot rename to {}: {}", temporary_.string(), final_.string(),
+                                reason()));
+    committed_ = true;
+    sync(final_.has_parent_path() ? final_.parent_path() : std::filesystem::path("."),
+         O_RDONLY | O_DIRECTORY);
+}
+
+void write_atomically(const std::filesystem::path& path, std::string_view content) {
+    AtomicFile file(path);
+    const Descriptor out(::open(file.path().c_str(), O_WRONLY | O_CLOEXEC));
+    if (!out) throw Error(fmt::format("{}: cannot open: {}", file.path().string(), reason()));
+    while (!content.empty()) {
+        const ::ssize_t put = ::write(out.get(), content.data(), content.size());
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) throw Error(fmt::format("{}: write failed: {}", file.path().string(), reason()));
+        content.remove_prefix(static_cast<std::size_t>(put));
+    }
+    file.commit();
+}
+
+}  // namespace gallop

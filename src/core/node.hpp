@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace gallop {
+
+/// A place in a text: 1-based line and column; 0 where it is not known.
+struct Where {
+    std::string file;
+    int line = 0;
+    int column = 0;
+};
+
+/// "file:line:column", shorter where the numbers are not known.
+std::string to_string(const Where& where);
+
+/// One value of a parsed YAML or JSON text, with the place where it stood.
+struct Node {
+    enum class Kind { null, scalar, sequence, map };
+
+    Kind kind = Kind::null;
+    std::string scalar;       ///< the text of a scalar, unquoted
+    bool quoted = false;      ///< the scalar was written in quotes: always a string
+    std::vector<Node> items;  ///< of a sequence
+    std::vector<std::pair<Node, Node>> entries;  ///< of a map, in order; keys are scalars, all distinct
+    Where where;
+
+    /// The value of `key`, or nullptr. Maps only.
+    const Node* find(std::string_view key) const;
+};
+
+/// Parses one YAML document (JSON is YAML). At most 64 levels deep, 10^7 nodes; aliases are expanded
+/// within that bound. Throws InputError with file:line:column on a syntax error, a duplicate key or a
+/// bound exceeded. In a build without yaml-cpp only JSON is read.
+Node parse_yaml(std::string_view text, std::string_view file_name);
+
+/// Reads and parses a file. Throws InputError when it cannot be read.
+Node read_yaml(const std::filesystem::path& path);
+
+}  // namespace gallop

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/clip.hpp"
+#include "ops/backend.hpp"
+#include "pipeline/item.hpp"
+
+namespace gallop {
+
+/// Where a clip stands, for progress lines and heartbeats.
+struct Progress {
+    std::string stage;  ///< "text", "image", "audio", "base", "sr", "decode"
+    int step = 0;       ///< done
+    int steps = 0;      ///< in this stage
+};
+using ProgressSink = std::function<void(const Progress&)>;
+
+/// fp32: fp32 throughout. bf16: the published casts. fp8: E4M3 GEMMs where the backend has them.
+enum class Precision { fp32, bf16, fp8 };
+
+/// Where the models are and what they look like.
+struct ModelChoice {
+    std::string path;  ///< the model folder
+    std::string arch;  ///< architecture file; empty: the folder's own `gallop.yaml`, else the 15B
+    Precision precision = Precision::bf16;
+};
+
+/// What a rendered clip cost: seconds per stage, in order.
+struct StageSeconds {
+    std::vector<std::pair<std::string, double>> stages;
+};
+
+/// Owns the models of one folder on one backend, loads each when first needed and keeps it. One clip at
+/// a time.
+class Renderer {
+public:
+    /// Reads the folder's architecture; no weights yet. Throws InputError.
+    Renderer(const ModelChoice& choice, Backend& on);
+    ~Renderer();
+
+    /// The latents of an item. Throws InputError for a request that can't be met, Error when the latents
+    /// come out not finite or constant.
+    Latents denoise(const Item& item, const Conditioning& inputs, const ProgressSink& progress = {});
+    /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `frames` pictures go to `sink`.
+    void decode_video(const Tensor& latent, VideoDecoder decoder, int frames, const FrameSink& sink,
+                      const ProgressSink& progress = {});
+    /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz.
+    Tensor decode_audio(const Tensor& latent);
+    /// Seconds spent per stage since the last call.
+    StageSeconds take_timings();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace gallop
