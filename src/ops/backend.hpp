@@ -12,16 +12,16 @@
 
 namespace gallop {
 
-/// Row counts of the experts' blocks in a sequence sorted by expert, e.g. {V, A, L}; they add up to the
-/// number of rows. One entry: every row uses the only expert.
+/// Row counts of the experts' blocks in a sequence sorted by expert, e.g. {V, A, L}; they add up to
+/// the number of rows. One entry: every row uses the only expert.
 using Segments = std::span<const Index>;
 
 /// Which keys a query sees. The sequence is `frames · per_frame` video rows, then the rest.
 struct AttentionMask {
     enum class Kind {
         full,    ///< every query sees every key
-        frames,  ///< a video query sees video keys of frames within `radius` and all keys of the rest;
-                 ///< a query of the rest sees everything
+        frames,  ///< a video query sees video keys of frames within `radius` and all keys of the
+                 ///< rest; a query of the rest sees everything
         window,  ///< query i sees keys j with |i − j| < radius
     };
     Kind kind = Kind::full;
@@ -57,13 +57,14 @@ struct Term {
     ConstTensorView x;
 };
 
-/// All that a model may ask of the machine, at the grain of fused steps. The public functions document
-/// and check; the private virtuals compute. Results are deterministic: the same inputs on the same
-/// backend and build give the same bits. Unless said otherwise "float" arrays are f32 or bf16, sums are
-/// in f32 or wider, a bf16 result is rounded once from the f32 value, and outputs alias no input.
-/// Every function throws Error when shapes or dtypes do not fit.
+/// All that a model may ask of the machine, at the grain of fused steps. The public functions
+/// document and check; the private virtuals compute. Results are deterministic: the same inputs on
+/// the same backend and build give the same bits. Unless said otherwise "float" arrays are f32 or
+/// bf16, sums are in f32 or wider, a bf16 result is rounded once from the f32 value, and outputs
+/// alias no input. Every function throws Error when shapes or dtypes do not fit.
 ///
-/// Arrays inside the networks are channels-last: pictures [T, Y, X, C], sound [S, C], tokens [L, D].
+/// Arrays inside the networks are channels-last: pictures [T, Y, X, C], sound [S, C], tokens [L,
+/// D].
 class Backend {
 public:
     virtual ~Backend() = default;
@@ -106,14 +107,15 @@ public:
     // ---- linear layers and norms ----------------------------------------------------------------
 
     /// y = x Wᵀ + b, each row with its expert. x: [L, D] f32 or bf16; weight: [E·N, D] of the same
-    /// dtype; bias: [E·N] f32 or undefined; y: [L, N] f32, or bf16 when x is bf16. E = segments.size().
+    /// dtype; bias: [E·N] f32 or undefined; y: [L, N] f32, or bf16 when x is bf16. E =
+    /// segments.size().
     void linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, Segments segments,
                 TensorView y);
     /// The same with one expert.
     void linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, TensorView y);
-    /// y = act(norm(x)) over the last axis. x, y: [..., D] float, may be the same array when the dtype
-    /// is the same; weight: [E·D] f32 (undefined for Kind::rms). Segments count rows of D; empty means
-    /// one expert.
+    /// y = act(norm(x)) over the last axis. x, y: [..., D] float, may be the same array when the
+    /// dtype is the same; weight: [E·D] f32 (undefined for Kind::rms). Segments count rows of D;
+    /// empty means one expert.
     void norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec, Segments segments,
               TensorView y, Activation activation = Activation::none);
     /// y = act(x); may be in place.
@@ -125,24 +127,25 @@ public:
 
     /// Splits a fused projection, normalises q and k per head, rotates them.
     /// u: [L, (H + 2G)·K + extra] float, columns q, k, v, then extra (gates) which are not read;
-    /// q_norm, k_norm: [E·K] f32, 1 + w convention; rope: [L, 2R] f32, sines then cosines of R angles,
-    /// dimension d < R pairs with d + R, dimensions from 2R on are left alone; q: [L, H, K],
-    /// k, v: [L, G, K] float, rounded once.
+    /// q_norm, k_norm: [E·K] f32, 1 + w convention; rope: [L, 2R] f32, sines then cosines of R
+    /// angles, dimension d < R pairs with d + R, dimensions from 2R on are left alone; q: [L, H,
+    /// K], k, v: [L, G, K] float, rounded once.
     void split_qkv(ConstTensorView u, ConstTensorView q_norm, ConstTensorView k_norm,
                    const NormSpec& spec, Segments segments, ConstTensorView rope, TensorView q,
                    TensorView k, TensorView v);
-    /// Rotates in place as above without norms. x: [L, H, K] float; rope: [L, 2R] f32. The products and
-    /// the sum are each rounded to x's dtype when `round_products` (PyTorch's eager bf16).
+    /// Rotates in place as above without norms. x: [L, H, K] float; rope: [L, 2R] f32. The products
+    /// and the sum are each rounded to x's dtype when `round_products` (PyTorch's eager bf16).
     void rotate(TensorView x, ConstTensorView rope, bool round_products);
     /// y = softmax(cap(scale · q kᵀ) + mask) v, cap(s) = c·tanh(s/c) for soft_cap c > 0. q, y:
-    /// [Lq, H, K], k, v: [Lk, G, K] float of one dtype, query head h reads kv head h div (H/G). Masks
-    /// other than full need Lq = Lk.
+    /// [Lq, H, K], k, v: [Lk, G, K] float of one dtype, query head h reads kv head h div (H/G).
+    /// Masks other than full need Lq = Lk.
     void attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
                    const AttentionMask& mask, float scale, float soft_cap, TensorView y);
     /// o ← o · σ(u[:, column + h]). o: [L, H, K] float, in place; u: [L, C] float.
     void gate_heads(TensorView o, ConstTensorView u, Index column);
 
-    // ---- activations of the feed-forward layers ---------------------------------------------------
+    // ---- activations of the feed-forward layers
+    // ---------------------------------------------------
 
     /// Interleaved gated unit of the DiT: g = min(u[2i], 7), l = clamp(u[2i+1], −7, 7),
     /// y = g·σ(1.702 g)·(l + 1). u: [L, 2·D] → y: [L, D].
@@ -151,45 +154,50 @@ public:
     void gelu7(ConstTensorView u, TensorView y);
     /// y = gelu_tanh(gate)·up. When `round_gelu` the first factor is rounded to y's dtype first.
     void geglu(ConstTensorView gate, ConstTensorView up, bool round_gelu, TensorView y);
-    /// y = x + sin²(α x)/(β + 1e-9), α = exp(alpha), β = exp(beta). x, y: [S, C] f32; alpha, beta: [C].
+    /// y = x + sin²(α x)/(β + 1e-9), α = exp(alpha), β = exp(beta). x, y: [S, C] f32; alpha, beta:
+    /// [C].
     void snake(ConstTensorView x, ConstTensorView alpha, ConstTensorView beta, TensorView y);
 
-    // ---- text -------------------------------------------------------------------------------------
+    // ---- text
+    // -------------------------------------------------------------------------------------
 
     /// y[l] = table[ids[l]] · scale. table: [rows, D] float; ids: host; y: [L, D] of table's dtype.
     void embed(ConstTensorView table, std::span<const std::int32_t> ids, float scale, TensorView y);
 
-    // ---- convolutions -----------------------------------------------------------------------------
+    // ---- convolutions
+    // -----------------------------------------------------------------------------
 
     /// Brings a kernel [O, I, kT, kY, kX] f32 (host, as stored) to the dtype and layout that `conv`
     /// reads; done once, at load.
     Tensor prepare_conv(ConstTensorView kernel, DType dtype);
-    /// y = conv(x) + b. x: [T, Y, X, I] float; kernel: from prepare_conv with x's dtype; bias: [O] f32
-    /// or undefined; y: [T', Y', X', O] of x's dtype.
+    /// y = conv(x) + b. x: [T, Y, X, I] float; kernel: from prepare_conv with x's dtype; bias: [O]
+    /// f32 or undefined; y: [T', Y', X', O] of x's dtype.
     void conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, const ConvSpec& spec,
               TensorView y);
     /// Extents of conv's output for an input [T, Y, X, I].
     static Shape conv_shape(const Shape& x, const Shape& kernel, const ConvSpec& spec);
-    /// Transposed 1-D convolution. x: [S, I] f32; kernel: [I, O, k] f32 (as stored, uploaded); bias: [O]
-    /// f32; y: [(S−1)·stride − 2·pad + k, O].
+    /// Transposed 1-D convolution. x: [S, I] f32; kernel: [I, O, k] f32 (as stored, uploaded);
+    /// bias: [O] f32; y: [(S−1)·stride − 2·pad + k, O].
     void conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                         Index stride, Index pad, TensorView y);
     /// Nearest neighbour, twice in Y and X. x: [T, Y, X, C] → y: [T, 2Y, 2X, C], any dtype.
     void upsample_nearest(ConstTensorView x, TensorView y);
 
-    // ---- latents and samplers (all f32) -------------------------------------------------------------
+    // ---- latents and samplers (all f32)
+    // -------------------------------------------------------------
 
     /// y = Σ factorᵢ·xᵢ, added left to right in f32. y may be one of the xᵢ. 1 to 6 terms.
     void combine(std::span<const Term> terms, TensorView y);
-    /// y = neg + g_t·(pos − neg) with one scale per latent frame. neg, pos, y: [C, T, Y, X] (y may be
-    /// either), scales: T values on the host. For sound pass [1, 1, A, 64] and one scale.
+    /// y = neg + g_t·(pos − neg) with one scale per latent frame. neg, pos, y: [C, T, Y, X] (y may
+    /// be either), scales: T values on the host. For sound pass [1, 1, A, 64] and one scale.
     void guide(ConstTensorView neg, ConstTensorView pos, std::span<const float> scales,
                TensorView y);
     /// latent[:, 0] ← frame. frame: [C, 1, Y, X], latent: [C, T, Y, X].
     void set_first_frame(ConstTensorView frame, TensorView latent);
     /// Bilinear per frame, corners aligned. x: [C, T, Y, X] → y: [C, T, Y', X'].
     void upsample_bilinear(ConstTensorView x, TensorView y);
-    /// y[c, …] = x[c, …]·scale[c] + shift[c], over the last axis. x, y: [..., C]; scale, shift: [C] f32.
+    /// y[c, …] = x[c, …]·scale[c] + shift[c], over the last axis. x, y: [..., C]; scale, shift: [C]
+    /// f32.
     void affine_channels(ConstTensorView x, ConstTensorView scale, ConstTensorView shift,
                          TensorView y);
     /// Standard normals, elements `first`… of the stream; bit-equal on every backend. y: f32.
@@ -197,7 +205,8 @@ public:
     /// Whether all values are finite.
     bool all_finite(ConstTensorView x);
 
-    // ---- pictures -----------------------------------------------------------------------------------
+    // ---- pictures
+    // -----------------------------------------------------------------------------------
 
     /// trunc(255·clamp(0.5·x + 0.5, 0, 1)). x: [T, Y, X, 3] float → y: same shape u8.
     void to_rgb8(ConstTensorView x, TensorView y);
@@ -245,18 +254,18 @@ private:
                           TensorView y) = 0;
     virtual void do_set_first_frame(ConstTensorView frame, TensorView latent) = 0;
     virtual void do_upsample_bilinear(ConstTensorView x, TensorView y) = 0;
-    virtual void do_affine_channels(ConstTensorView x, ConstTensorView scale,
-                                    ConstTensorView shift, TensorView y) = 0;
+    virtual void do_affine_channels(ConstTensorView x, ConstTensorView scale, ConstTensorView shift,
+                                    TensorView y) = 0;
     virtual void do_normal(const NoiseStream& stream, std::uint64_t first, TensorView y) = 0;
     virtual bool do_all_finite(ConstTensorView x) = 0;
     virtual void do_to_rgb8(ConstTensorView x, TensorView y) = 0;
 };
 
-/// The reference: obvious loops, GEMM and convolution by oneDNN. `threads` 0: as many as the process
-/// may use.
+/// The reference: obvious loops, GEMM and convolution by oneDNN. `threads` 0: as many as the
+/// process may use.
 std::unique_ptr<Backend> make_cpu_backend(int threads = 0);
 
-/// The CUDA engine on the given visible device. Throws Error "not compiled" in a build without CUDA,
+/// The CUDA engine on the given visible device. Throws InputError in a build without CUDA,
 /// DeviceError without a usable device.
 std::unique_ptr<Backend> make_cuda_backend(int device = 0);
 

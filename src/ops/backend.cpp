@@ -1,0 +1,437 @@
+#include "ops/backend.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace gallop {
+namespace {
+
+bool is_float(ConstTensorView x) { return x.dtype() == DType::f32 || x.dtype() == DType::bf16; }
+
+void check_float(ConstTensorView x, const char* what) {
+    CHECK(is_float(x), "{} is {} (f32 or bf16)", what, name_of(x.dtype()));
+}
+
+void check_f32(ConstTensorView x, const char* what) {
+    CHECK(x.dtype() == DType::f32, "{} is {} (f32)", what, name_of(x.dtype()));
+}
+
+void check_same_shape(ConstTensorView a, ConstTensorView b) {
+    CHECK(a.shape() == b.shape(), "shapes differ: {} and {}", to_string(a.shape()),
+          to_string(b.shape()));
+}
+
+void check_rank(ConstTensorView x, std::size_t rank, const char* what) {
+    CHECK(x.shape().rank() == rank, "{} has shape {} ({} extents)", what, to_string(x.shape()),
+          rank);
+}
+
+/// Rows of an array read as [rows, last extent].
+Index rows_of(ConstTensorView x) {
+    return x.shape().back() == 0 ? 0 : x.numel() / x.shape().back();
+}
+
+void check_segments(Segments segments, Index rows) {
+    const Index sum = std::accumulate(segments.begin(), segments.end(), Index{0});
+    CHECK(sum == rows, "segments add up to {} of {} rows", sum, rows);
+}
+
+void check_same_but_last(ConstTensorView x, ConstTensorView y) {
+    CHECK(x.shape().rank() == y.shape().rank() &&
+              std::equal(x.shape().begin(), x.shape().end() - 1, y.shape().begin()),
+          "shapes {} and {} differ before the last axis", to_string(x.shape()),
+          to_string(y.shape()));
+}
+
+void check_rope(ConstTensorView x, ConstTensorView rope) {
+    check_f32(rope, "rope");
+    CHECK(rope.shape().rank() == 2 && rope.size(0) == x.size(0) && rope.size(1) % 2 == 0 &&
+              rope.size(1) <= x.shape().back(),
+          "rope of shape {} for heads of shape {}", to_string(rope.shape()), to_string(x.shape()));
+}
+
+}  // namespace
+
+Tensor Backend::zeros(Shape shape, DType dtype) {
+    Tensor made = empty(shape, dtype);
+    do_fill_zero(made);
+    return made;
+}
+
+Tensor Backend::upload(ConstTensorView host) {
+    CHECK(host.device() == Device::cpu, "upload takes a host array");
+    Tensor made = empty(host.shape(), host.dtype());
+    do_upload(host, made);
+    return made;
+}
+
+Tensor Backend::download(ConstTensorView device_array) {
+    Tensor made(device_array.shape(), device_array.dtype());
+    do_download(device_array, made);
+    return made;
+}
+
+void Backend::copy(ConstTensorView from, TensorView to) {
+    check_same_shape(from, to);
+    CHECK(from.dtype() == to.dtype() || (is_float(from) && is_float(to)), "cannot copy {} to {}",
+          name_of(from.dtype()), name_of(to.dtype()));
+    do_copy(from, to);
+}
+
+void Backend::permute(ConstTensorView x, const Shape& shape, std::span<const int> order,
+                      TensorView y) {
+    CHECK(shape.numel() == x.numel() && y.numel() == x.numel(),
+          "permute of {} elements read as {} into {}", x.numel(), to_string(shape),
+          to_string(y.shape()));
+    CHECK(x.dtype() == y.dtype(), "permute from {} to {}", name_of(x.dtype()), name_of(y.dtype()));
+    std::array<bool, Shape::max_rank> seen{};
+    CHECK(order.size() == shape.rank(), "{} axes permuted by {} numbers", shape.rank(),
+          order.size());
+    for (const int axis : order) {
+        CHECK(axis >= 0 && axis < static_cast<int>(shape.rank()) &&
+                  !seen[static_cast<std::size_t>(axis)],
+              "axis {} in a permutation of {}", axis, shape.rank());
+        seen[static_cast<std::size_t>(axis)] = true;
+    }
+    do_permute(x, shape, order, y);
+}
+
+void Backend::columns(ConstTensorView x, Index begin, TensorView y) {
+    check_rank(x, 2, "x");
+    check_rank(y, 2, "y");
+    CHECK(x.dtype() == y.dtype() && x.size(0) == y.size(0) && begin >= 0 &&
+              begin + y.size(1) <= x.size(1),
+          "columns {} to {} of {}", begin, begin + y.size(1), to_string(x.shape()));
+    do_columns(x, begin, y);
+}
+
+void Backend::mean_channels(ConstTensorView x, Index n, TensorView y) {
+    check_float(x, "x");
+    check_same_but_last(x, y);
+    CHECK(x.dtype() == y.dtype() && n > 0 && x.shape().back() == y.shape().back() * n,
+          "means of {} channels from {} to {}", n, to_string(x.shape()), to_string(y.shape()));
+    do_mean_channels(x, n, y);
+}
+
+void Backend::repeat_channels(ConstTensorView x, Index n, TensorView y) {
+    check_float(x, "x");
+    check_same_but_last(x, y);
+    CHECK(x.dtype() == y.dtype() && n > 0 && x.shape().back() * n == y.shape().back(),
+          "channels {} times from {} to {}", n, to_string(x.shape()), to_string(y.shape()));
+    do_repeat_channels(x, n, y);
+}
+
+void Backend::linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                     Segments segments, TensorView y) {
+    check_float(x, "x");
+    check_rank(weight, 2, "weight");
+    const Index experts = static_cast<Index>(segments.size());
+    const Index out = y.shape().back();
+    CHECK(weight.dtype() == x.dtype(), "weight is {}, x is {}", name_of(weight.dtype()),
+          name_of(x.dtype()));
+    CHECK(y.dtype() == DType::f32 || y.dtype() == x.dtype(), "y is {}, x is {}", name_of(y.dtype()),
+          name_of(x.dtype()));
+    CHECK(rows_of(x) == rows_of(y) && weight.size(1) == x.shape().back() &&
+              weight.size(0) == experts * out,
+          "linear from {} to {} by {} with {} experts", to_string(x.shape()), to_string(y.shape()),
+          to_string(weight.shape()), experts);
+    if (bias.defined()) {
+        check_f32(bias, "bias");
+        CHECK(bias.numel() == experts * out, "bias of {} for {} rows", bias.numel(), experts * out);
+    }
+    check_segments(segments, rows_of(x));
+    do_linear(x, weight, bias, segments, y);
+}
+
+void Backend::linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                     TensorView y) {
+    const std::array<Index, 1> all{rows_of(x)};
+    linear(x, weight, bias, all, y);
+}
+
+void Backend::norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                   Segments segments, TensorView y, Activation activation) {
+    check_float(x, "x");
+    check_float(y, "y");
+    check_same_shape(x, y);
+    const std::array<Index, 1> all{rows_of(x)};
+    if (segments.empty()) segments = all;
+    check_segments(segments, rows_of(x));
+    if (spec.kind == NormSpec::Kind::rms) {
+        CHECK(!weight.defined(), "this norm has no weights");
+    } else {
+        check_f32(weight, "weight");
+        CHECK(weight.numel() == static_cast<Index>(segments.size()) * x.shape().back(),
+              "{} weights for {} experts of width {}", weight.numel(), segments.size(),
+              x.shape().back());
+    }
+    do_norm(x, weight, spec, segments, y, activation);
+}
+
+void Backend::activate(ConstTensorView x, Activation activation, TensorView y) {
+    check_float(x, "x");
+    check_float(y, "y");
+    check_same_shape(x, y);
+    do_activate(x, activation, y);
+}
+
+void Backend::add(TensorView x, ConstTensorView y) {
+    check_float(x, "x");
+    check_float(y, "y");
+    check_same_shape(x, y);
+    do_add(x, y);
+}
+
+void Backend::split_qkv(ConstTensorView u, ConstTensorView q_norm, ConstTensorView k_norm,
+                        const NormSpec& spec, Segments segments, ConstTensorView rope, TensorView q,
+                        TensorView k, TensorView v) {
+    check_float(u, "u");
+    check_rank(u, 2, "u");
+    for (const TensorView& part : {q, k, v}) {
+        check_rank(part, 3, "a head array");
+        check_float(part, "a head array");
+        CHECK(part.size(0) == u.size(0) && part.size(2) == q.size(2) && part.dtype() == q.dtype(),
+              "heads of shape {} from {}", to_string(part.shape()), to_string(u.shape()));
+    }
+    check_same_shape(k, v);
+    CHECK(q.size(1) % k.size(1) == 0, "{} query heads over {} kv heads", q.size(1), k.size(1));
+    CHECK((q.size(1) + 2 * k.size(1)) * q.size(2) <= u.size(1),
+          "{} + 2·{} heads of {} in {} columns", q.size(1), k.size(1), q.size(2), u.size(1));
+    CHECK(spec.kind == NormSpec::Kind::rms_offset, "heads are normalised by RMS with 1 + w");
+    const Index norm_size = static_cast<Index>(segments.size()) * q.size(2);
+    for (const ConstTensorView& weight : {q_norm, k_norm}) {
+        check_f32(weight, "head norm");
+        CHECK(weight.numel() == norm_size, "{} weights for {}", weight.numel(), norm_size);
+    }
+    check_segments(segments, u.size(0));
+    check_rope(q, rope);
+    do_split_qkv(u, q_norm, k_norm, spec, segments, rope, q, k, v);
+}
+
+void Backend::rotate(TensorView x, ConstTensorView rope, bool round_products) {
+    check_float(x, "x");
+    check_rank(x, 3, "x");
+    check_rope(x, rope);
+    do_rotate(x, rope, round_products);
+}
+
+void Backend::attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                        const AttentionMask& mask, float scale, float soft_cap, TensorView y) {
+    for (const ConstTensorView& part : {q, k, v, ConstTensorView(y)}) {
+        check_float(part, "attention array");
+        check_rank(part, 3, "attention array");
+        CHECK(part.dtype() == q.dtype(), "attention mixes {} and {}", name_of(q.dtype()),
+              name_of(part.dtype()));
+        CHECK(part.size(2) == q.size(2), "head sizes {} and {}", q.size(2), part.size(2));
+    }
+    check_same_shape(k, v);
+    check_same_shape(q, y);
+    CHECK(k.size(0) > 0, "attention over no keys");
+    CHECK(k.size(1) > 0 && q.size(1) % k.size(1) == 0, "{} query heads over {} kv heads", q.size(1),
+          k.size(1));
+    if (mask.kind != AttentionMask::Kind::full) {
+        CHECK(q.size(0) == k.size(0), "a masked attention of {} queries over {} keys", q.size(0),
+              k.size(0));
+    }
+    if (mask.kind == AttentionMask::Kind::frames) {
+        CHECK(mask.frames >= 0 && mask.per_frame >= 0 && mask.radius >= 0 &&
+                  mask.frames * mask.per_frame <= q.size(0),
+              "{} frames of {} tokens in {} rows", mask.frames, mask.per_frame, q.size(0));
+    }
+    if (mask.kind == AttentionMask::Kind::window)
+        CHECK(mask.radius >= 1, "window of radius {}", mask.radius);
+    do_attention(q, k, v, mask, scale, soft_cap, y);
+}
+
+void Backend::gate_heads(TensorView o, ConstTensorView u, Index column) {
+    check_float(o, "o");
+    check_float(u, "u");
+    check_rank(o, 3, "o");
+    check_rank(u, 2, "u");
+    CHECK(u.size(0) == o.size(0) && column >= 0 && column + o.size(1) <= u.size(1),
+          "gates {} to {} of {}", column, column + o.size(1), to_string(u.shape()));
+    do_gate_heads(o, u, column);
+}
+
+void Backend::swiglu7(ConstTensorView u, TensorView y) {
+    check_float(u, "u");
+    check_float(y, "y");
+    CHECK(rows_of(u) == rows_of(y) && u.shape().back() == 2 * y.shape().back(),
+          "swiglu7 from {} to {}", to_string(u.shape()), to_string(y.shape()));
+    do_swiglu7(u, y);
+}
+
+void Backend::gelu7(ConstTensorView u, TensorView y) {
+    check_float(u, "u");
+    check_float(y, "y");
+    check_same_shape(u, y);
+    do_gelu7(u, y);
+}
+
+void Backend::geglu(ConstTensorView gate, ConstTensorView up, bool round_gelu, TensorView y) {
+    check_float(gate, "gate");
+    check_float(up, "up");
+    check_float(y, "y");
+    check_same_shape(gate, up);
+    check_same_shape(gate, y);
+    do_geglu(gate, up, round_gelu, y);
+}
+
+void Backend::snake(ConstTensorView x, ConstTensorView alpha, ConstTensorView beta, TensorView y) {
+    check_f32(x, "x");
+    check_f32(y, "y");
+    check_same_shape(x, y);
+    CHECK(alpha.numel() == x.shape().back() && beta.numel() == x.shape().back(),
+          "snake of {} channels with {} and {} values", x.shape().back(), alpha.numel(),
+          beta.numel());
+    do_snake(x, alpha, beta, y);
+}
+
+void Backend::embed(ConstTensorView table, std::span<const std::int32_t> ids, float scale,
+                    TensorView y) {
+    check_float(table, "table");
+    check_rank(table, 2, "table");
+    CHECK(y.dtype() == table.dtype() && y.shape().rank() == 2 &&
+              y.size(0) == static_cast<Index>(ids.size()) && y.size(1) == table.size(1),
+          "{} embeddings from {} to {}", ids.size(), to_string(table.shape()),
+          to_string(y.shape()));
+    for (const std::int32_t id : ids)
+        CHECK(id >= 0 && id < table.size(0), "token id {} (0 to {})", id, table.size(0) - 1);
+    do_embed(table, ids, scale, y);
+}
+
+Tensor Backend::prepare_conv(ConstTensorView kernel, DType dtype) {
+    check_f32(kernel, "kernel");
+    check_rank(kernel, 5, "kernel");
+    return do_prepare_conv(kernel, dtype);
+}
+
+Shape Backend::conv_shape(const Shape& x, const Shape& kernel, const ConvSpec& spec) {
+    CHECK(x.rank() == 4 && kernel.rank() == 5 && x[3] == kernel[1], "convolution of {} by {}",
+          to_string(x), to_string(kernel));
+    std::array<Index, 3> out{};
+    for (std::size_t i = 0; i < 3; ++i) {
+        const Index reach = (kernel[2 + i] - 1) * spec.dilation[i] + 1;
+        const Index padded = x[i] + spec.pad_before[i] + spec.pad_after[i];
+        CHECK(padded >= reach, "axis {} of {} is shorter than the kernel {}", i, to_string(x),
+              to_string(kernel));
+        out[i] = (padded - reach) / spec.stride[i] + 1;
+    }
+    return {out[0], out[1], out[2], kernel[0]};
+}
+
+void Backend::conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                   const ConvSpec& spec, TensorView y) {
+    check_float(x, "x");
+    CHECK(kernel.dtype() == x.dtype() && y.dtype() == x.dtype(), "convolution of {} by {} to {}",
+          name_of(x.dtype()), name_of(kernel.dtype()), name_of(y.dtype()));
+    const Shape expected = conv_shape(x.shape(), kernel.shape(), spec);
+    CHECK(y.shape() == expected, "convolution gives {}, y is {}", to_string(expected),
+          to_string(y.shape()));
+    if (bias.defined()) {
+        check_f32(bias, "bias");
+        CHECK(bias.numel() == kernel.size(0), "bias of {} for {} channels", bias.numel(),
+              kernel.size(0));
+    }
+    do_conv(x, kernel, bias, spec, y);
+}
+
+void Backend::conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                             Index stride, Index pad, TensorView y) {
+    check_f32(x, "x");
+    check_f32(kernel, "kernel");
+    check_f32(y, "y");
+    check_rank(x, 2, "x");
+    check_rank(kernel, 3, "kernel");
+    check_rank(y, 2, "y");
+    const Index length = (x.size(0) - 1) * stride - 2 * pad + kernel.size(2);
+    CHECK(x.size(1) == kernel.size(0) && y.size(1) == kernel.size(1) && y.size(0) == length,
+          "transposed convolution of {} by {} gives {} rows, y is {}", to_string(x.shape()),
+          to_string(kernel.shape()), length, to_string(y.shape()));
+    if (bias.defined())
+        CHECK(bias.numel() == kernel.size(1), "bias of {} for {} channels", bias.numel(),
+              kernel.size(1));
+    do_conv_transpose(x, kernel, bias, stride, pad, y);
+}
+
+void Backend::upsample_nearest(ConstTensorView x, TensorView y) {
+    check_rank(x, 4, "x");
+    CHECK(x.dtype() == y.dtype() &&
+              y.shape() == Shape({x.size(0), 2 * x.size(1), 2 * x.size(2), x.size(3)}),
+          "twice {} is not {}", to_string(x.shape()), to_string(y.shape()));
+    do_upsample_nearest(x, y);
+}
+
+void Backend::combine(std::span<const Term> terms, TensorView y) {
+    check_f32(y, "y");
+    CHECK(!terms.empty() && terms.size() <= 6, "a sum of {} terms (1 to 6)", terms.size());
+    for (const Term& term : terms) {
+        check_f32(term.x, "a term");
+        check_same_shape(term.x, y);
+    }
+    do_combine(terms, y);
+}
+
+void Backend::guide(ConstTensorView neg, ConstTensorView pos, std::span<const float> scales,
+                    TensorView y) {
+    for (const ConstTensorView& part : {neg, pos, ConstTensorView(y)}) {
+        check_f32(part, "velocity");
+        check_rank(part, 4, "velocity");
+        check_same_shape(part, y);
+    }
+    CHECK(static_cast<Index>(scales.size()) == y.size(1), "{} scales for {} frames", scales.size(),
+          y.size(1));
+    do_guide(neg, pos, scales, y);
+}
+
+void Backend::set_first_frame(ConstTensorView frame, TensorView latent) {
+    check_f32(frame, "frame");
+    check_f32(latent, "latent");
+    check_rank(latent, 4, "latent");
+    CHECK(latent.size(1) > 0 &&
+              frame.shape() == Shape({latent.size(0), 1, latent.size(2), latent.size(3)}),
+          "first frame of shape {} for a latent {}", to_string(frame.shape()),
+          to_string(latent.shape()));
+    do_set_first_frame(frame, latent);
+}
+
+void Backend::upsample_bilinear(ConstTensorView x, TensorView y) {
+    check_f32(x, "x");
+    check_f32(y, "y");
+    check_rank(x, 4, "x");
+    check_rank(y, 4, "y");
+    CHECK(x.size(0) == y.size(0) && x.size(1) == y.size(1), "upsampling {} to {}",
+          to_string(x.shape()), to_string(y.shape()));
+    do_upsample_bilinear(x, y);
+}
+
+void Backend::affine_channels(ConstTensorView x, ConstTensorView scale, ConstTensorView shift,
+                              TensorView y) {
+    check_f32(x, "x");
+    check_f32(y, "y");
+    check_same_shape(x, y);
+    CHECK(scale.numel() == x.shape().back() && shift.numel() == x.shape().back(),
+          "{} scales and {} shifts for {} channels", scale.numel(), shift.numel(),
+          x.shape().back());
+    do_affine_channels(x, scale, shift, y);
+}
+
+void Backend::normal(const NoiseStream& stream, std::uint64_t first, TensorView y) {
+    check_f32(y, "y");
+    do_normal(stream, first, y);
+}
+
+bool Backend::all_finite(ConstTensorView x) {
+    check_float(x, "x");
+    return do_all_finite(x);
+}
+
+void Backend::to_rgb8(ConstTensorView x, TensorView y) {
+    check_float(x, "x");
+    check_same_shape(x, y);
+    CHECK(y.dtype() == DType::u8 && x.shape().rank() == 4 && x.size(3) == 3,
+          "pictures of shape {} to {}", to_string(x.shape()), name_of(y.dtype()));
+    do_to_rgb8(x, y);
+}
+
+}  // namespace gallop

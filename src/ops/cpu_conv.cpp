@@ -1,0 +1,173 @@
+#include "ops/cpu_conv.hpp"
+
+#include <algorithm>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+namespace gallop {
+namespace {
+
+using dnnl::memory;
+
+/// Rows of a sound convolved at once: bounds oneDNN's im2col scratch, which grows with the row.
+constexpr Index sound_block = 16384;
+
+memory::desc described(const memory::dims& extents, memory::format_tag layout) {
+    return {extents, memory::data_type::f32, layout};
+}
+
+memory wrapped(const memory::desc& desc, const dnnl::engine& engine, ConstTensorView tensor) {
+    // oneDNN's memory is not const-correct; inputs are only read.
+    return {desc, engine, const_cast<std::byte*>(tensor.raw())};
+}
+
+/// Kernel and bias of one layer, as oneDNN wants them; the kernel is reordered once and kept for
+/// the blocks that ask for the same layout.
+class Layer {
+public:
+    Layer(ConstTensorView kernel, ConstTensorView bias)
+        : kernel_(wrapped(described({kernel.size(0), kernel.size(1), kernel.size(2), kernel.size(3),
+                                     kernel.size(4)},
+                                    memory::format_tag::oidhw),
+                          engine_, kernel)) {
+        if (bias.defined())
+            bias_ = wrapped(described({bias.size(0)}, memory::format_tag::x), engine_, bias);
+    }
+
+    void run(ConstTensorView x, const ConvSpec& spec, TensorView y) {
+        using memory_dims = memory::dims;
+        const auto picture = [](const Shape& s) { return memory_dims{1, s[3], s[0], s[1], s[2]}; };
+        const auto per_axis = [](const std::array<Index, 3>& a, Index less) {
+            return memory_dims{a[0] - less, a[1] - less, a[2] - less};
+        };
+        const auto x_desc = described(picture(x.shape()), memory::format_tag::ndhwc);
+        const auto y_desc = described(picture(y.shape()), memory::format_tag::ndhwc);
+        const auto any_kernel = described(kernel_.get_desc().dims(), memory::format_tag::any);
+        const memory_dims stride = per_axis(spec.stride, 0);
+        const memory_dims dilation = per_axis(spec.dilation, 1);  // oneDNN counts the gaps
+        const memory_dims before = per_axis(spec.pad_before, 0);
+        const memory_dims after = per_axis(spec.pad_after, 0);
+        using Desc = dnnl::convolution_forward::desc;
+        const auto kind = dnnl::prop_kind::forward_inference;
+        const auto algorithm = dnnl::algorithm::convolution_direct;
+        // Primitives are cached inside oneDNN by their description; making one anew costs
+        // microseconds.
+        const dnnl::convolution_forward::primitive_desc desc(
+            bias_ ? Desc(kind, algorithm, x_desc, any_kernel, bias_.get_desc(), y_desc, stride,
+                         dilation, before, after)
+                  : Desc(kind, algorithm, x_desc, any_kernel, y_desc, stride, dilation, before,
+                         after),
+            engine_);
+        if (!reordered_ || reordered_.get_desc() != desc.weights_desc()) {
+            reordered_ = kernel_;
+            if (desc.weights_desc() != kernel_.get_desc()) {
+                reordered_ = memory(desc.weights_desc(), engine_);
+                dnnl::reorder(kernel_, reordered_).execute(stream_, kernel_, reordered_);
+            }
+        }
+        std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, wrapped(x_desc, engine_, x)},
+                                                  {DNNL_ARG_WEIGHTS, reordered_},
+                                                  {DNNL_ARG_DST, wrapped(y_desc, engine_, y)}};
+        if (bias_) arguments.emplace(DNNL_ARG_BIAS, bias_);
+        dnnl::convolution_forward(desc).execute(stream_, arguments);
+        stream_.wait();
+    }
+
+private:
+    dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+    dnnl::stream stream_{engine_};
+    memory kernel_;
+    memory bias_;
+    memory reordered_;
+};
+
+/// Convolves a row of S samples in blocks: each reads its own stretch of x, zeros only at the ends.
+void convolve_sound(Layer& layer, ConstTensorView x, Index width, const ConvSpec& spec,
+                    TensorView y) {
+    const Index samples = x.size(2);
+    const Index outputs = y.size(2);
+    const auto x_rows = x.reshape({samples, x.size(3)});
+    const auto y_rows = y.reshape({outputs, y.size(3)});
+    const Index stride = spec.stride[2];
+    const Index reach = (width - 1) * spec.dilation[2];
+    for (Index begin = 0; begin < outputs; begin += sound_block) {
+        const Index end = std::min(outputs, begin + sound_block);
+        const Index first = begin * stride - spec.pad_before[2];
+        const Index last = (end - 1) * stride - spec.pad_before[2] + reach;
+        const Index from = std::clamp<Index>(first, 0, samples - 1);
+        const Index to = std::clamp<Index>(last, from, samples - 1) + 1;
+        ConvSpec block = spec;
+        block.pad_before[2] = from - first;
+        block.pad_after[2] = last + 1 - to;
+        layer.run(x_rows.rows(from, to).reshape({1, 1, to - from, x.size(3)}), block,
+                  y_rows.rows(begin, end).reshape({1, 1, end - begin, y.size(3)}));
+    }
+}
+
+template <class Work>
+void translating_errors(const Work& work) {
+    try {
+        work();
+    } catch (const dnnl::error& error) {
+        if (error.status == dnnl_out_of_memory)
+            throw OutOfMemoryError("out of memory in a convolution");
+        throw Error(fmt::format("convolution: {}", error.what()));
+    }
+}
+
+}  // namespace
+
+void cpu_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, const ConvSpec& spec,
+              TensorView y) {
+    if (y.numel() == 0) return;
+    translating_errors([&] {
+        Layer layer(kernel, bias);
+        const bool sound = y.size(0) == 1 && y.size(1) == 1 && x.size(0) == 1 && x.size(1) == 1 &&
+                           kernel.size(2) == 1 && kernel.size(3) == 1;
+        if (sound && y.size(2) > sound_block)
+            convolve_sound(layer, x, kernel.size(4), spec, y);
+        else
+            layer.run(x, spec, y);
+    });
+}
+
+void cpu_conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                        Index stride, Index pad, TensorView y) {
+    if (y.numel() == 0) return;
+    // Sample n·stride + r of the uncropped result only meets the taps r, r + stride, …: `stride`
+    // ordinary convolutions over x, whose outputs side by side in one row are `stride` samples in
+    // order.
+    const Index samples = x.size(0);
+    const Index in = kernel.size(0);
+    const Index out = kernel.size(1);
+    const Index width = kernel.size(2);
+    const Index taps = (width + stride - 1) / stride;
+    const Index rows = samples + taps - 1;
+
+    Tensor phases = Tensor::zeros({stride * out, in, 1, 1, taps});
+    Tensor phase_bias = Tensor::zeros({stride * out});
+    const float* k = kernel.data<float>();
+    float* p = phases.data<float>();
+    for (Index r = 0; r < stride; ++r)
+        for (Index o = 0; o < out; ++o)
+            for (Index i = 0; i < in; ++i)
+                for (Index t = 0; t < taps; ++t) {
+                    const Index j = r + (taps - 1 - t) * stride;
+                    if (j < width)
+                        p[((r * out + o) * in + i) * taps + t] = k[(i * out + o) * width + j];
+                }
+    if (bias.defined())
+        for (Index r = 0; r < stride; ++r)
+            std::copy_n(bias.data<float>(), out, phase_bias.data<float>() + r * out);
+
+    ConvSpec spec;
+    spec.pad_before[2] = spec.pad_after[2] = taps - 1;
+    Tensor whole({1, 1, rows, stride * out});
+    cpu_conv(x.reshape({1, 1, samples, in}), phases, phase_bias, spec, whole);
+    // What lies beyond the last tap (stride does not divide the width, or is larger) is the bias
+    // alone.
+    const Index have = std::min(y.size(0), rows * stride - pad);
+    std::copy_n(whole.data<float>() + pad * out, have * out, y.data<float>());
+}
+
+}  // namespace gallop

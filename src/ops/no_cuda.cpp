@@ -1,0 +1,13 @@
+#include "core/check.hpp"
+#include "ops/backend.hpp"
+
+namespace gallop {
+
+std::unique_ptr<Backend> make_cuda_backend(int /*device*/) {
+    throw InputError(
+        "the CUDA backend is not compiled into this build (configure with GALLOP_CUDA=ON); use the "
+        "CPU "
+        "backend");
+}
+
+}  // namespace gallop
