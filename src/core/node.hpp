@@ -26,17 +26,23 @@ struct Node {
     std::string scalar;       ///< the text of a scalar, unquoted
     bool quoted = false;      ///< the scalar was written in quotes: always a string
     std::vector<Node> items;  ///< of a sequence
-    std::vector<std::pair<Node, Node>> entries;  ///< of a map, in order; keys are scalars, all distinct
+    std::vector<std::pair<Node, Node>>
+        entries;  ///< of a map, in order; keys are scalars, all distinct
     Where where;
 
     /// The value of `key`, or nullptr. Maps only.
     const Node* find(std::string_view key) const;
 };
 
-/// Parses one YAML document (JSON is YAML). At most 64 levels deep, 10^7 nodes; aliases are expanded
-/// within that bound. Throws InputError with file:line:column on a syntax error, a duplicate key or a
-/// bound exceeded. In a build without yaml-cpp only JSON is read.
+/// Parses one YAML document (JSON is YAML). At most 64 levels deep and 10^6 nodes; aliases are
+/// expanded within these bounds. Tags other than !!str are refused, so a text can only ever be
+/// data; an empty text is null. Throws InputError with file:line:column on a syntax error, bytes
+/// that are not UTF-8, a control character, a duplicate key or a bound exceeded. In a build without
+/// yaml-cpp only JSON is read.
 Node parse_yaml(std::string_view text, std::string_view file_name);
+
+/// The same for strict JSON, in every build. Nodes carry no line and column, syntax errors do.
+Node parse_json(std::string_view text, std::string_view file_name);
 
 /// Reads and parses a file. Throws InputError when it cannot be read.
 Node read_yaml(const std::filesystem::path& path);

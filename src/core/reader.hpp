@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,15 +19,19 @@ struct Range {
 template <class T>
 Range(T, T) -> Range<T>;
 
-/// Reads a map into plain values. It notes each key asked for and each problem met; `finish`, called
-/// once on the root reader, throws them all together as one InputError, one problem a line:
+/// Reads a map into plain values. It notes each key asked for and each problem met; `finish`,
+/// called once on the root reader, throws them all together as one InputError, one problem a line:
 /// `file:line:column: what is wrong, with the value (what is needed); hint`. Unknown keys are
 /// problems, with the nearest known name as the hint. Every getter returns its fallback after a
 /// problem, so that reading goes on.
+///
+/// Values are strict: a number is plain decimal without leading zeros, a flag is `true` or `false`,
+/// text in quotes is text only. A key that stands there without a value is a problem (a map or list
+/// may be empty).
 class Reader {
 public:
-    /// `root` must outlive the reader. A root that is not a map (or null, read as an empty map) is a
-    /// problem.
+    /// `root` must outlive the reader. A root that is not a map (or null, read as an empty map) is
+    /// a problem.
     explicit Reader(const Node& root);
     Reader(Reader&&) noexcept;
     Reader(const Reader&) = delete;
@@ -47,6 +50,7 @@ public:
     int get(std::string_view key, int fallback, Range<int> range);
     double get(std::string_view key, double fallback, Range<double> range);
     std::string get(std::string_view key, const std::string& fallback);
+    std::string get(std::string_view key, const char* fallback);  // else a literal would be a bool
     /// One of `allowed`; the nearest is named when it is none of them.
     std::string choice(std::string_view key, const std::string& fallback,
                        const std::vector<std::string>& allowed);
@@ -81,6 +85,13 @@ private:
     struct Log;
     struct Seen;
     Reader(const Node* map, std::shared_ptr<Log> log);
+    void note(const Where& where, std::string text);
+    template <class T, class Parse>
+    T read(std::string_view key, T fallback, const std::string& needed, Parse&& parse);
+    template <class T, class Parse>
+    std::vector<T> read_list(std::string_view key, std::vector<T> fallback,
+                             const std::string& needed, Parse&& parse);
+
     const Node* map_;
     std::shared_ptr<Log> log_;
     Seen* seen_;
