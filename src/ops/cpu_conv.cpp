@@ -35,18 +35,17 @@ public:
     }
 
     void run(ConstTensorView x, const ConvSpec& spec, TensorView y) {
-        using memory_dims = memory::dims;
-        const auto picture = [](const Shape& s) { return memory_dims{1, s[3], s[0], s[1], s[2]}; };
+        const auto picture = [](const Shape& s) { return memory::dims{1, s[3], s[0], s[1], s[2]}; };
         const auto per_axis = [](const std::array<Index, 3>& a, Index less) {
-            return memory_dims{a[0] - less, a[1] - less, a[2] - less};
+            return memory::dims{a[0] - less, a[1] - less, a[2] - less};
         };
         const auto x_desc = described(picture(x.shape()), memory::format_tag::ndhwc);
         const auto y_desc = described(picture(y.shape()), memory::format_tag::ndhwc);
         const auto any_kernel = described(kernel_.get_desc().dims(), memory::format_tag::any);
-        const memory_dims stride = per_axis(spec.stride, 0);
-        const memory_dims dilation = per_axis(spec.dilation, 1);  // oneDNN counts the gaps
-        const memory_dims before = per_axis(spec.pad_before, 0);
-        const memory_dims after = per_axis(spec.pad_after, 0);
+        const memory::dims stride = per_axis(spec.stride, 0);
+        const memory::dims dilation = per_axis(spec.dilation, 1);  // oneDNN counts the gaps
+        const memory::dims before = per_axis(spec.pad_before, 0);
+        const memory::dims after = per_axis(spec.pad_after, 0);
         using Desc = dnnl::convolution_forward::desc;
         const auto kind = dnnl::prop_kind::forward_inference;
         const auto algorithm = dnnl::algorithm::convolution_direct;
@@ -82,20 +81,19 @@ private:
 };
 
 /// Convolves a row of S samples in blocks: each reads its own stretch of x, zeros only at the ends.
-void convolve_sound(Layer& layer, ConstTensorView x, Index width, const ConvSpec& spec,
+void convolve_sound(Layer& layer, ConstTensorView x, Index reach, const ConvSpec& spec,
                     TensorView y) {
     const Index samples = x.size(2);
     const Index outputs = y.size(2);
     const auto x_rows = x.reshape({samples, x.size(3)});
     const auto y_rows = y.reshape({outputs, y.size(3)});
     const Index stride = spec.stride[2];
-    const Index reach = (width - 1) * spec.dilation[2];
     for (Index begin = 0; begin < outputs; begin += sound_block) {
         const Index end = std::min(outputs, begin + sound_block);
         const Index first = begin * stride - spec.pad_before[2];
         const Index last = (end - 1) * stride - spec.pad_before[2] + reach;
-        const Index from = std::clamp<Index>(first, 0, samples - 1);
-        const Index to = std::clamp<Index>(last, from, samples - 1) + 1;
+        const Index from = std::max<Index>(first, 0);
+        const Index to = std::min(last + 1, samples);
         ConvSpec block = spec;
         block.pad_before[2] = from - first;
         block.pad_after[2] = last + 1 - to;
@@ -122,10 +120,13 @@ void cpu_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, c
     if (y.numel() == 0) return;
     translating_errors([&] {
         Layer layer(kernel, bias);
+        const Index reach = (kernel.size(4) - 1) * spec.dilation[2];
         const bool sound = y.size(0) == 1 && y.size(1) == 1 && x.size(0) == 1 && x.size(1) == 1 &&
                            kernel.size(2) == 1 && kernel.size(3) == 1;
-        if (sound && y.size(2) > sound_block)
-            convolve_sound(layer, x, kernel.size(4), spec, y);
+        // A pad within the kernel's reach leaves every block some of x to read.
+        const bool divisible = spec.pad_before[2] <= reach && spec.pad_after[2] <= reach;
+        if (sound && divisible && y.size(2) > sound_block)
+            convolve_sound(layer, x, reach, spec, y);
         else
             layer.run(x, spec, y);
     });
@@ -164,10 +165,7 @@ void cpu_conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorVi
     spec.pad_before[2] = spec.pad_after[2] = taps - 1;
     Tensor whole({1, 1, rows, stride * out});
     cpu_conv(x.reshape({1, 1, samples, in}), phases, phase_bias, spec, whole);
-    // What lies beyond the last tap (stride does not divide the width, or is larger) is the bias
-    // alone.
-    const Index have = std::min(y.size(0), rows * stride - pad);
-    std::copy_n(whole.data<float>() + pad * out, have * out, y.data<float>());
+    std::copy_n(whole.data<float>() + pad * out, y.numel(), y.data<float>());
 }
 
 }  // namespace gallop
