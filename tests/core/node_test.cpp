@@ -96,7 +96,7 @@ TEST(Node, TextThatIsNotUtf8IsRefusedWithItsPlace) {
 }
 
 TEST(Node, ControlCharactersAreRefused) {
-    EXPECT_EQ(yaml_complaint("[1,\x04 2]"), "f.yaml:1:4: control character U+0004");
+    EXPECT_EQ(json_complaint("[1,\x04 2]"), "f.json:1:4: control character U+0004");
     EXPECT_THAT(yaml_complaint(std::string("a\0b", 3)), HasSubstr("U+0000"));
 }
 
