@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,13 +15,26 @@
 
 namespace gallop {
 
+/// What a file may hold. The engine reads f32, f16, bf16, f8_e4m3 and f64 as weights and i32, i64 and u8
+/// as they are; the others can only be listed.
+enum class StoredType : std::uint8_t {
+    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean,
+};
+
+/// As safetensors spells it: "F32", "BF16", "F8_E4M3", "BOOL", …
+std::string_view name_of(StoredType type);
+/// Bytes of one element.
+std::size_t size_of(StoredType type);
+/// The engine's dtype of the same bits; none for those it has no dtype for.
+std::optional<DType> dtype_of(StoredType type);
+
 /// One tensor as a file holds it.
 struct StoredTensor {
     std::string name;
-    DType dtype = DType::f32;
+    StoredType type = StoredType::f32;
     Shape shape;
     std::size_t file = 0;      ///< index into Checkpoint::files()
-    std::uint64_t offset = 0;  ///< of its first byte in that file (before decompression for .zst)
+    std::uint64_t offset = 0;  ///< of its first byte in that file; for .zst, in what it decompresses to
     std::uint64_t bytes = 0;
 };
 
@@ -30,7 +44,7 @@ struct TensorSpec {
     Shape shape;
     DType dtype = DType::f32;     ///< in which it is kept on the backend
     bool optional = false;        ///< may be absent
-    bool any_rows = false;        ///< the first extent may be larger (embedding tables)
+    bool any_rows = false;        ///< the first extent may be larger (embedding tables); all rows are kept
     bool conv = false;            ///< goes through Backend::prepare_conv
 };
 
@@ -50,8 +64,8 @@ private:
 
 /// What of a checkpoint is read.
 struct LoadOptions {
-    std::string prefix;      ///< only stored names that start with it count; it is cut off
-    bool strict = true;      ///< surplus names (within the prefix) are errors
+    std::string prefix = {};  ///< only stored names that start with it count; it is cut off
+    bool strict = true;       ///< surplus names (within the prefix) are errors
 };
 
 /// A set of weight files, opened: headers read and validated, no tensor read yet.
@@ -59,12 +73,13 @@ struct LoadOptions {
 /// Understands: a folder with `model.safetensors.index.json` (sharded; `SHARD.zst` wins over `SHARD`)
 /// or `model.safetensors[.zst]`; a single `.safetensors[.zst]`; a torch zip `.pth`, `.pt`, `.ckpt`
 /// (a flat map name → tensor, or such a map under `ema_state_dict`, `state_dict` or `model`, with a
-/// leading `module.` cut off). E4M3 tensors are multiplied by their `NAME.__fp8_scale`, which is not
-/// listed as a tensor of its own.
+/// leading `module.` cut off). E4M3 tensors are multiplied by their `NAME.__fp8_scale` (one value, or
+/// one a row), which is not listed as a tensor of its own.
 class Checkpoint {
 public:
     /// Throws InputError for anything malformed: truncated, overlapping, out of bounds, overflowing
-    /// shapes, duplicate names, unknown dtypes, a pickle that does more than build tensors.
+    /// shapes, duplicate names, unknown dtypes, a pickle that does more than build tensors. What a .zst
+    /// holds behind its header is seen only when tensors are read.
     static Checkpoint open(const std::filesystem::path& path);
     Checkpoint(Checkpoint&&) noexcept;
     Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -82,9 +97,10 @@ public:
     /// staging buffer is alive. Throws InputError that lists every missing, surplus and misshapen
     /// tensor at once.
     Weights load(std::span<const TensorSpec> specs, Backend& on, const LoadOptions& options = {}) const;
-    /// Reads one tensor as stored, on the host. Throws InputError when there is none of that name.
+    /// Reads one tensor as stored (E4M3 without its scale), on the host. Throws InputError when there is
+    /// none of that name or the engine has no dtype for it.
     Tensor read(std::string_view name) const;
-    /// Reads one floating tensor as f32, on the host.
+    /// Reads one floating tensor as f32, scaled, on the host. Throws InputError.
     Tensor read_f32(std::string_view name) const;
 
 private:
@@ -99,7 +115,7 @@ struct NamedTensor {
     ConstTensorView tensor;
 };
 
-/// Writes one safetensors file (atomically, tensors 8-byte aligned, in the given order).
+/// Writes one safetensors file, atomically, tensors in the given order. Throws Error.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

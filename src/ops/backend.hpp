@@ -85,6 +85,14 @@ public:
     Tensor zeros(Shape shape, DType dtype = DType::f32);
     /// Copies a host array to the device.
     Tensor upload(ConstTensorView host);
+    /// Copies a host array into one on the device, same shape and dtype; the host's bytes may be reused
+    /// afterwards.
+    void upload(ConstTensorView host, TensorView device) {
+        CHECK(host.shape() == device.shape() && host.dtype() == device.dtype(),
+              "{} {} uploaded into {} {}", name_of(host.dtype()), to_string(host.shape()),
+              name_of(device.dtype()), to_string(device.shape()));
+        do_upload(host, device);
+    }
     /// Copies a device array to the host; waits for it.
     Tensor download(ConstTensorView device);
     /// to = from, same shape; a floating dtype is converted with one rounding.

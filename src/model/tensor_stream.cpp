@@ -1,0 +1,84 @@
+#include "model/tensor_stream.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/check.hpp"
+
+namespace gallop {
+namespace {
+
+constexpr Index piece = Index{1} << 20;  // elements: 1 to 8 MiB as stored
+
+TensorView flat(TensorView view) { return view.reshape({view.numel()}); }
+
+void narrow(const Tensor& raw, std::span<float> out) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        double value = 0;
+        std::memcpy(&value, raw.view().raw() + i * sizeof value, sizeof value);
+        out[i] = static_cast<float>(value);
+    }
+}
+
+}  // namespace
+
+bool is_weight_type(StoredType type) {
+    return type == StoredType::f64 || type == StoredType::f32 || type == StoredType::f16 ||
+           type == StoredType::bf16 || type == StoredType::f8_e4m3;
+}
+
+TensorStream::TensorStream(ByteSource& source, const StoredTensor& tensor, std::vector<float> scale)
+    : source_(source), tensor_(tensor), scale_(std::move(scale)) {
+    CHECK(is_weight_type(tensor.type), "{} is {}", tensor.name, name_of(tensor.type));
+}
+
+void TensorStream::read(TensorView to) {
+    CHECK(to.numel() == tensor_.shape.numel(), "{} of {} read into {}", tensor_.name,
+          to_string(tensor_.shape), to_string(to.shape()));
+    const TensorView all = flat(to);
+    for (Index first = 0; first < all.numel(); first += piece)
+        read_piece(first, all.rows(first, std::min(first + piece, all.numel())));
+}
+
+void TensorStream::read_onto(Backend& on, TensorView to) {
+    if (to.device() == Device::cpu) return read(to);
+    const TensorView all = flat(to);
+    Tensor staged({std::min(piece, all.numel())}, to.dtype());
+    for (Index first = 0; first < all.numel(); first += piece) {
+        const Index last = std::min(first + piece, all.numel());
+        const TensorView part = staged.rows(0, last - first);
+        read_piece(first, part);
+        on.upload(part, all.rows(first, last));
+    }
+}
+
+void TensorStream::read_piece(Index first, TensorView to) {
+    const Index count = to.numel();
+    const std::size_t size = size_of(tensor_.type);
+    const auto bytes = static_cast<std::size_t>(count) * size;
+    const std::uint64_t offset = tensor_.offset + static_cast<std::uint64_t>(first) * size;
+    const auto dtype = dtype_of(tensor_.type);
+    if (dtype == to.dtype() && scale_.empty()) {
+        source_.read(offset, {to.raw(), bytes});
+        return;
+    }
+    if (raw_.numel() < static_cast<Index>(bytes) || !raw_.defined())
+        raw_ = Tensor({static_cast<Index>(bytes)}, DType::u8);
+    source_.read(offset, {raw_.view().raw(), bytes});
+    const ConstTensorView stored(raw_.view().raw(), {count}, dtype.value_or(DType::f32), Device::cpu);
+    if (dtype && scale_.empty()) return convert(stored, to);
+
+    if (wide_.numel() < count || !wide_.defined()) wide_ = Tensor({count});
+    const TensorView wide = wide_.rows(0, count);
+    const std::span<float> values = wide.span<float>();
+    if (dtype) convert(stored, wide);
+    else narrow(raw_, values);
+    if (!scale_.empty()) {
+        const Index row = std::max<Index>(tensor_.shape.numel() / static_cast<Index>(scale_.size()), 1);
+        for (Index i = 0; i < count; ++i)
+            values[static_cast<std::size_t>(i)] *= scale_[static_cast<std::size_t>((first + i) / row)];
+    }
+    convert(wide, to);
+}
+
+}  // namespace gallop

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <vector>
+
+#include "model/byte_source.hpp"
+#include "model/checkpoint.hpp"
+
+namespace gallop {
+
+/// Whether a stored type can be converted to a floating dtype: f64, f32, f16, bf16, f8_e4m3.
+bool is_weight_type(StoredType type);
+
+/// One stored tensor on its way to memory, converted piece by piece through a staging buffer of a few
+/// MiB. `scale`: nothing, one factor, or one a row.
+class TensorStream {
+public:
+    TensorStream(ByteSource& source, const StoredTensor& tensor, std::vector<float> scale = {});
+
+    /// Fills a host array of as many elements with the values in its floating dtype.
+    void read(TensorView to);
+    /// Fills an array on a backend.
+    void read_onto(Backend& on, TensorView to);
+
+private:
+    // Elements first … first + to.numel() − 1.
+    void read_piece(Index first, TensorView to);
+
+    ByteSource& source_;
+    const StoredTensor& tensor_;
+    std::vector<float> scale_;
+    Tensor raw_;
+    Tensor wide_;
+};
+
+}  // namespace gallop

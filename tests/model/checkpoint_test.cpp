@@ -1,0 +1,242 @@
+#include "model/checkpoint.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <zstd.h>
+
+#include <cstring>
+
+#include "core/check.hpp"
+#include "core/files.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace gallop {
+namespace {
+
+using test::TemporaryFolder;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+const std::filesystem::path golden = GALLOP_GOLDEN;
+
+std::vector<std::string> names(const Checkpoint& checkpoint) {
+    std::vector<std::string> found;
+    for (const StoredTensor& tensor : checkpoint.tensors()) found.push_back(tensor.name);
+    return found;
+}
+
+void expect_same_content(const Checkpoint& a, const Checkpoint& b) {
+    ASSERT_EQ(names(a), names(b));
+    for (const StoredTensor& tensor : a.tensors()) {
+        const Tensor left = a.read(tensor.name);
+        const Tensor right = b.read(tensor.name);
+        ASSERT_EQ(left.dtype(), right.dtype()) << tensor.name;
+        ASSERT_EQ(left.shape(), right.shape()) << tensor.name;
+        EXPECT_EQ(std::memcmp(left.view().raw(), right.view().raw(), left.bytes()), 0) << tensor.name;
+    }
+}
+
+void compress(const std::filesystem::path& from, const std::filesystem::path& to) {
+    const std::string plain = read_text(from);
+    std::string packed(ZSTD_compressBound(plain.size()), '\0');
+    packed.resize(ZSTD_compress(packed.data(), packed.size(), plain.data(), plain.size(), 1));
+    write_atomically(to, packed);
+}
+
+std::vector<TensorSpec> specs_of(const Checkpoint& checkpoint, DType dtype = DType::f32) {
+    std::vector<TensorSpec> specs;
+    for (const StoredTensor& tensor : checkpoint.tensors())
+        specs.push_back({.name = tensor.name, .shape = tensor.shape, .dtype = dtype});
+    return specs;
+}
+
+// A file with x = [[1, 2, 3], [4, 5, 6]] and y = [−1.5, 1 + 2^−8].
+std::filesystem::path write_two(const std::filesystem::path& path) {
+    const std::array x{1.0F, 2.0F, 3.0F, 4.0F, 5.0F, 6.0F};
+    const std::array y{-1.5F, 1.00390625F};
+    const Tensor tx = Tensor::of<float>({2, 3}, x);
+    const Tensor ty = Tensor::of<float>({2}, y);
+    write_safetensors(path, std::vector<NamedTensor>{{"x", tx}, {"y", ty}}, {{"who", "me"}});
+    return path;
+}
+
+TEST(Checkpoint, ReadsAShardedFolder) {
+    const auto checkpoint = Checkpoint::open(golden / "dit-tiny/checkpoint");
+    EXPECT_EQ(checkpoint.files().size(), 2U);
+    EXPECT_EQ(checkpoint.tensors().size(), 59U);  // 7 adapter + 6 layers of 8 + 4 output
+    const StoredTensor* qkv = checkpoint.find("block.layers.0.attention.linear_qkv.weight");
+    ASSERT_NE(qkv, nullptr);
+    EXPECT_EQ(qkv->type, StoredType::bf16);
+    // 3 experts of 4 query heads and 2 + 2 key and value heads of 16, and 4 gates; width 64
+    EXPECT_EQ(qkv->shape, (Shape{3 * (64 + 32 + 32 + 4), 64}));
+    const Tensor bands = checkpoint.read("adapter.rope.bands");
+    EXPECT_EQ(bands.data<float>()[0], 1.0F);
+    EXPECT_FLOAT_EQ(bands.data<float>()[1], 0.01F);  // 10000^(−1/2)
+    EXPECT_EQ(checkpoint.find("no.such"), nullptr);
+}
+
+TEST(Checkpoint, ReadsATorchFileLikeItsSafetensorsTwin) {
+    expect_same_content(Checkpoint::open(golden / "wan-vae-tiny/Wan2.2_VAE.pth"),
+                        Checkpoint::open(golden / "wan-vae-tiny/Wan2.2_VAE.safetensors"));
+    expect_same_content(Checkpoint::open(golden / "turbo-vae-tiny/checkpoint.ckpt"),
+                        Checkpoint::open(golden / "turbo-vae-tiny/turbo_vae.safetensors"));
+}
+
+TEST(Checkpoint, ReadsCompressedShardsBeforePlainOnes) {
+    const TemporaryFolder folder;
+    const auto from = golden / "dit-tiny/checkpoint";
+    std::filesystem::copy(from, folder.path(), std::filesystem::copy_options::recursive);
+    const auto shard = folder / "model-00002-of-00002.safetensors";
+    compress(shard, folder / "model-00002-of-00002.safetensors.zst");
+    write_atomically(shard, "not looked at");
+    const auto checkpoint = Checkpoint::open(folder.path());
+    EXPECT_EQ(checkpoint.files()[1].extension(), ".zst");
+    expect_same_content(checkpoint, Checkpoint::open(from));
+}
+
+TEST(Checkpoint, ReadsASingleFileInAFolderOrByItsName) {
+    const TemporaryFolder folder;
+    write_two(folder / "model.safetensors");
+    const auto by_folder = Checkpoint::open(folder.path());
+    EXPECT_THAT(names(by_folder), ElementsAre("x", "y"));
+    EXPECT_EQ(by_folder.metadata().at("who"), "me");
+    expect_same_content(by_folder, Checkpoint::open(folder / "model.safetensors"));
+    compress(folder / "model.safetensors", folder / "other.safetensors.zst");
+    expect_same_content(by_folder, Checkpoint::open(folder / "other.safetensors.zst"));
+}
+
+TEST(Checkpoint, ConvertsWhileLoading) {
+    const TemporaryFolder folder;
+    const auto checkpoint = Checkpoint::open(write_two(folder / "two.safetensors"));
+    const auto backend = make_cpu_backend(1);
+    auto specs = specs_of(checkpoint);
+    specs[1].dtype = DType::bf16;
+    const Weights weights = checkpoint.load(specs, *backend);
+    EXPECT_EQ(weights["x"].shape(), (Shape{2, 3}));
+    EXPECT_THAT(weights["x"].span<float>(), ElementsAre(1, 2, 3, 4, 5, 6));
+    // 1 + 2^−8 lies in the middle of two bf16 values; the even one is 1.
+    EXPECT_EQ(to_float(weights["y"].data<bf16>()[0]), -1.5F);
+    EXPECT_EQ(to_float(weights["y"].data<bf16>()[1]), 1.0F);
+    EXPECT_EQ(weights.bytes(), 24U + 4U);
+    EXPECT_THROW(weights["z"], Error);
+}
+
+TEST(Checkpoint, LoadsEveryGoldenCheckpointWhole) {
+    const auto backend = make_cpu_backend(1);
+    for (const char* path : {"dit-tiny/checkpoint", "wan-vae-tiny/Wan2.2_VAE.pth",
+                             "turbo-vae-tiny/checkpoint.ckpt", "audio-vae-tiny/model.safetensors"}) {
+        const auto checkpoint = Checkpoint::open(golden / path);
+        for (const DType dtype : {DType::f32, DType::bf16}) {
+            const Weights weights = checkpoint.load(specs_of(checkpoint, dtype), *backend);
+            for (const StoredTensor& tensor : checkpoint.tensors()) {
+                const Tensor wide = checkpoint.read_f32(tensor.name);
+                Tensor expected(tensor.shape, dtype);
+                convert(wide, expected);
+                EXPECT_EQ(std::memcmp(expected.view().raw(), weights[tensor.name].view().raw(),
+                                      expected.bytes()),
+                          0)
+                    << path << ' ' << tensor.name;
+            }
+        }
+    }
+}
+
+TEST(Checkpoint, CutsThePrefixAndIgnoresTheRest) {
+    const auto checkpoint = Checkpoint::open(golden / "audio-vae-tiny/model.safetensors");
+    const auto backend = make_cpu_backend(1);
+    const std::string prefix = "pretransform.model.decoder.";
+    std::vector<TensorSpec> specs;
+    for (const StoredTensor& tensor : checkpoint.tensors())
+        if (tensor.name.starts_with(prefix))
+            specs.push_back({.name = tensor.name.substr(prefix.size()), .shape = tensor.shape});
+    ASSERT_LT(specs.size(), checkpoint.tensors().size());
+    const Weights weights = checkpoint.load(specs, *backend, {.prefix = prefix});
+    EXPECT_TRUE(weights.has("layers.0.bias"));
+}
+
+TEST(Checkpoint, ListsEveryTensorThatDoesNotFitAtOnce) {
+    const TemporaryFolder folder;
+    const auto checkpoint = Checkpoint::open(write_two(folder / "two.safetensors"));
+    const auto backend = make_cpu_backend(1);
+    const std::vector<TensorSpec> specs{
+        {.name = "x", .shape = {3, 2}}, {.name = "a", .shape = {7}}, {.name = "b", .shape = {8}}};
+    EXPECT_THAT([&] { (void)checkpoint.load(specs, *backend); },
+                ThrowsMessage<InputError>(
+                    AllOf(HasSubstr("two.safetensors: 4 tensors"), HasSubstr("misshapen x [2, 3] ([3, 2] wanted)"),
+                          HasSubstr("missing   a [7]"), HasSubstr("missing   b [8]"), HasSubstr("surplus   y [2]"))));
+    const std::vector<TensorSpec> lenient{{.name = "x", .shape = {1, 3}, .any_rows = true},
+                                          {.name = "a", .shape = {7}, .optional = true}};
+    const Weights weights = checkpoint.load(lenient, *backend, {.strict = false});
+    EXPECT_EQ(weights["x"].shape(), (Shape{2, 3}));
+    EXPECT_FALSE(weights.has("a"));
+}
+
+TEST(Checkpoint, MultipliesE4M3ByItsScale) {
+    const TemporaryFolder folder;
+    // 0x38 is 1, 0x40 is 2, 0xb8 is −1, 0x01 is 2^−9.
+    const std::array codes{f8_e4m3{0x38}, f8_e4m3{0x40}, f8_e4m3{0xb8}, f8_e4m3{0x01}};
+    const std::array one{0.5F};
+    const std::array rows{10.0F, 512.0F};
+    const Tensor w = Tensor::of<f8_e4m3>({2, 2}, codes);
+    const Tensor scalar = Tensor::of<float>({}, one);
+    const Tensor by_row = Tensor::of<float>({2, 1}, rows);
+    write_safetensors(folder / "f8.safetensors",
+                      std::vector<NamedTensor>{{"a", w},
+                                               {"a.__fp8_scale", scalar},
+                                               {"b", w},
+                                               {"b.__fp8_scale", by_row},
+                                               {"c", w}});
+    const auto checkpoint = Checkpoint::open(folder / "f8.safetensors");
+    EXPECT_THAT(names(checkpoint), ElementsAre("a", "b", "c"));
+    const auto backend = make_cpu_backend(1);
+    const Weights weights = checkpoint.load(specs_of(checkpoint), *backend);
+    EXPECT_THAT(weights["a"].span<float>(), ElementsAre(0.5F, 1.0F, -0.5F, 0x1p-10F));
+    EXPECT_THAT(weights["b"].span<float>(), ElementsAre(10.0F, 20.0F, -512.0F, 1.0F));
+    EXPECT_THAT(weights["c"].span<float>(), ElementsAre(1.0F, 2.0F, -1.0F, 0x1p-9F));
+    EXPECT_THAT(checkpoint.read_f32("b").span<float>(), ElementsAre(10.0F, 20.0F, -512.0F, 1.0F));
+}
+
+TEST(Checkpoint, ConvertsTensorsLongerThanTheStagingBuffer) {
+    const TemporaryFolder folder;
+    constexpr Index rows = 1500;
+    constexpr Index columns = 1001;  // 1.5 million elements; a piece ends inside a row
+    Tensor w({rows, columns}, DType::f8_e4m3);
+    Tensor scale({rows});
+    for (Index r = 0; r < rows; ++r) {
+        scale.data<float>()[r] = static_cast<float>(r + 1);
+        for (Index c = 0; c < columns; ++c) w.data<f8_e4m3>()[r * columns + c] = to_f8_e4m3(1.0F);
+    }
+    write_safetensors(folder / "long.safetensors",
+                      std::vector<NamedTensor>{{"w", w}, {"w.__fp8_scale", scale}});
+    const Tensor read = Checkpoint::open(folder / "long.safetensors").read_f32("w");
+    for (Index i = 0; i < read.numel(); ++i)
+        ASSERT_EQ(read.data<float>()[i], static_cast<float>(i / columns + 1)) << i;
+}
+
+TEST(Checkpoint, PreparesConvolutionKernels) {
+    const auto checkpoint = Checkpoint::open(golden / "turbo-vae-tiny/checkpoint.ckpt");
+    const auto backend = make_cpu_backend(1);
+    std::vector<TensorSpec> specs = specs_of(checkpoint);
+    for (TensorSpec& spec : specs) spec.conv = spec.shape.rank() == 5;
+    const Weights weights = checkpoint.load(specs, *backend);
+    const std::string name = "decoder.conv_in.conv.weight";
+    const Tensor expected = backend->prepare_conv(checkpoint.read_f32(name), DType::f32);
+    EXPECT_EQ(weights[name].shape(), expected.shape());
+    EXPECT_EQ(std::memcmp(weights[name].view().raw(), expected.view().raw(), expected.bytes()), 0);
+}
+
+TEST(Checkpoint, SaysWhatIsNotThere) {
+    const TemporaryFolder folder;
+    EXPECT_THAT([&] { (void)Checkpoint::open(folder / "none"); },
+                ThrowsMessage<InputError>(HasSubstr("no such file")));
+    EXPECT_THAT([&] { (void)Checkpoint::open(folder.path()); },
+                ThrowsMessage<InputError>(HasSubstr("neither model.safetensors.index.json nor")));
+    const auto checkpoint = Checkpoint::open(write_two(folder / "two.safetensors"));
+    EXPECT_THAT([&] { (void)checkpoint.read("z"); },
+                ThrowsMessage<InputError>(HasSubstr("no tensor 'z'")));
+}
+
+}  // namespace
+}  // namespace gallop
