@@ -128,7 +128,7 @@ const Node* Reader::node(std::string_view key) {
 
 bool Reader::has(std::string_view key) { return node(key) != nullptr; }
 
-void Reader::note(const Where& where, std::string text) {
+void Reader::problem(const Where& where, std::string text) {
     log_->problems.push_back({where, std::move(text)});
 }
 
@@ -137,7 +137,7 @@ T Reader::read(std::string_view key, T fallback, const std::string& needed, Pars
     const Node* found = node(key);
     if (found == nullptr) return fallback;
     if (auto value = parse(*found)) return std::move(*value);
-    note(found->where, fmt::format("{} is {} ({})", key, describe(*found), needed));
+    problem(found->where, fmt::format("{} is {} ({})", key, describe(*found), needed));
     return fallback;
 }
 
@@ -147,7 +147,7 @@ std::vector<T> Reader::read_list(std::string_view key, std::vector<T> fallback,
     const Node* found = node(key);
     if (found == nullptr) return fallback;
     if (found->kind != Node::Kind::sequence) {
-        note(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
+        problem(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
         return fallback;
     }
     std::vector<T> values;
@@ -156,7 +156,7 @@ std::vector<T> Reader::read_list(std::string_view key, std::vector<T> fallback,
         if (auto value = parse(item)) {
             values.push_back(std::move(*value));
         } else {
-            note(item.where, fmt::format("{}[{}] is {} ({})", key, i, describe(item), needed));
+            problem(item.where, fmt::format("{}[{}] is {} ({})", key, i, describe(item), needed));
         }
     }
     return values.size() == found->items.size() ? values : fallback;
@@ -194,7 +194,7 @@ std::string Reader::choice(std::string_view key, const std::string& fallback,
     const auto text = as_text(*found);
     if (text && std::find(allowed.begin(), allowed.end(), *text) != allowed.end()) return *text;
     const std::string near = text ? nearest(*text, allowed) : "";
-    note(found->where, fmt::format("{} is {} (must be one of: {}){}", key, describe(*found),
+    problem(found->where, fmt::format("{} is {} (must be one of: {}){}", key, describe(*found),
                                    fmt::join(allowed, ", "),
                                    near.empty() ? "" : fmt::format("; did you mean {}?", near)));
     return fallback;
@@ -221,7 +221,7 @@ std::vector<std::string> Reader::get_list(std::string_view key, std::vector<std:
 }
 
 void Reader::require(std::string_view key) {
-    if (!has(key)) note(seen_->where, fmt::format("\"{}\" is missing (it is required)", key));
+    if (!has(key)) problem(seen_->where, fmt::format("\"{}\" is missing (it is required)", key));
 }
 
 Reader Reader::child(std::string_view key) {
@@ -236,14 +236,14 @@ std::vector<Reader> Reader::children(std::string_view key) {
     const Node* found = node(key);
     if (found == nullptr || found->kind == Node::Kind::null) return made;
     if (found->kind != Node::Kind::sequence) {
-        note(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
+        problem(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
         return made;
     }
     for (const Node& item : found->items) made.push_back(Reader(&item, log_));
     return made;
 }
 
-void Reader::problem(std::string_view key, std::string text) { note(where(key), std::move(text)); }
+void Reader::problem(std::string_view key, std::string text) { problem(where(key), std::move(text)); }
 
 Where Reader::where(std::string_view key) const {
     const Node* found = key.empty() || map_ == nullptr ? nullptr : map_->find(key);

@@ -71,6 +71,8 @@ public:
 
     /// Notes a problem at the value of `key` (at the map itself when it is absent or empty).
     void problem(std::string_view key, std::string text);
+    /// Notes a problem at a place.
+    void problem(const Where& where, std::string text);
     /// Where the value of `key` stands (the map itself when it is absent or empty).
     Where where(std::string_view key) const;
     /// Keys not asked for are not problems in this map.
@@ -85,7 +87,6 @@ private:
     struct Log;
     struct Seen;
     Reader(const Node* map, std::shared_ptr<Log> log);
-    void note(const Where& where, std::string text);
     template <class T, class Parse>
     T read(std::string_view key, T fallback, const std::string& needed, Parse&& parse);
     template <class T, class Parse>

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/reader.hpp"
+#include "farm/fields.hpp"
+#include "pipeline/item.hpp"
+#include "pipeline/render.hpp"
+
+namespace gallop {
+
+/// Which models render.
+struct ModelRequest {
+    std::string path;                 ///< the model folder
+    std::string variant = "distill";  ///< "base" or "distill"
+    std::string arch;                 ///< architecture file, or empty: the folder's own
+    Precision precision = Precision::bf16;
+};
+
+/// How finished clips are written. None of it changes an item's id.
+struct OutputRequest {
+    std::string root;  ///< the run directory
+    std::string codec = "h264";
+    int crf = 18;
+    std::string preset = "fast";
+    std::string pix_fmt = "yuv420p";
+    std::string audio_codec = "aac";
+    int audio_bitrate = 192000;   ///< bits a second
+    bool keep_base = true;        ///< latents of the base stage
+    bool keep_final = true;       ///< latents that are decoded
+    DType latents = DType::bf16;  ///< bf16 or f32
+};
+
+/// A manifest, read, checked and resolved: everything of a run but ids and inputs' lengths.
+struct Manifest {
+    std::string name;
+    std::filesystem::path path;
+    ModelRequest model;
+    OutputRequest outputs;
+    std::vector<ResolvedItem> items;  ///< one for each sample of each item, seeds set
+    std::vector<Remark> notes;        ///< choices worth knowing, e.g. a size that was derived
+};
+
+/// Where shipped presets and architectures live: `configs` beside the program's sources.
+std::filesystem::path shipped_configs();
+
+/// Reads a manifest with its presets. `set` holds `a.b=c` texts that win over everything. Presets
+/// are looked for beside the manifest, then in `shipped_configs()`; other paths are taken from the
+/// manifest's folder, `outputs.root` from the working directory. Throws InputError that lists every
+/// mistake, one a line, with file:line:column.
+Manifest read_manifest(const std::filesystem::path& path, const std::vector<std::string>& set = {});
+/// The same from a text; `path` names it in messages and places relative paths.
+Manifest parse_manifest(std::string_view text, const std::filesystem::path& path,
+                        const std::vector<std::string>& set = {});
+
+/// The seed of a sample: `base` itself, or drawn from it where the item's name or the number of the
+/// sample is to make a difference (Philox4x32-10 keyed by base, counted by FNV-1a of the name and
+/// the sample; 53 bits). `name` is empty where items share seeds.
+std::uint64_t derive_seed(std::uint64_t base, std::string_view name, int sample);
+
+}  // namespace gallop
