@@ -6,30 +6,10 @@
 #include <fmt/format.h>
 
 #include "core/check.hpp"
+#include "core/utf8.hpp"
 
 namespace gallop::detail {
 namespace {
-
-/// Bytes of the UTF-8 sequence at the start of `text`; 0 when there is none. Overlong forms,
-/// surrogates and values above U+10FFFF are none.
-std::size_t utf8_length(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<std::uint8_t>(text[i]); };
-    const std::uint8_t lead = byte(0);
-    if (lead < 0x80) return 1;
-    const std::size_t length = lead < 0xc2   ? 0
-                               : lead < 0xe0 ? 2
-                               : lead < 0xf0 ? 3
-                               : lead < 0xf5 ? 4
-                                             : 0;
-    if (length == 0 || text.size() < length) return 0;
-    // The second byte's range depends on the first.
-    const std::uint8_t least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-    const std::uint8_t most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-    if (byte(1) < least || byte(1) > most) return 0;
-    for (std::size_t i = 2; i < length; ++i)
-        if ((byte(i) & 0xc0) != 0x80) return 0;
-    return length;
-}
 
 std::size_t node_count(const Node& node) {
     std::size_t nodes = 1;

@@ -5,7 +5,11 @@ fallback, no dummy prefix, identity normalisation, split digits) and its layout 
 bos, unk, mask, unused slots, turns, runs of 1-31 newlines, runs of 2-31 spaces, HTML tags, and runs of 2-31
 tabs. cases.json holds tokenisations by the sentencepiece wheel, the ids and the byte span of each piece.
 
-    python3 -m venv venv && venv/bin/pip install sentencepiece==0.2.0
+added_cases.json holds ids by transformers' GemmaTokenizerFast, made of the same model with two more added tokens,
+BOS and EOS; tokenizer_config.json is what it saves. Unlike SentencePiece it matches control words in the text. For
+all texts without such words the script checks that both agree when BOS and EOS are off.
+
+    python3 -m venv venv && venv/bin/pip install sentencepiece==0.2.0 transformers==4.56.0 protobuf==7.36.0
     venv/bin/python tests/golden/tokenizer/make.py
 
 Training has no random part; the same wheel gives the same files.
@@ -13,8 +17,10 @@ Training has no random part; the same wheel gives the same files.
 import io
 import json
 import pathlib
+import tempfile
 
 import sentencepiece as spm
+import transformers
 
 HERE = pathlib.Path(__file__).parent
 MODEL = HERE.parents[2] / "configs" / "models" / "tiny-tokenizer.model"
@@ -55,12 +61,19 @@ TEXTS = [
     "Доброе утро! Хотите кофе?", "早上好!你想喝咖啡还是喝茶?", "早 上 好", "おはようございます。コーヒーはいかがですか。",
     "안녕하세요! 커피를 드시겠어요?", "صباح الخير! هل تريد قهوة؟", "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก", "Γειά σου Κόσμε",
     "😀", "a😀b", "👩‍👩‍👧‍👦 family", "🇩🇪🇯🇵", "é", "e\u0301", "ﬁ ligature", "ℌ𝔢𝔩𝔩𝔬", "\u00a0nbsp\u00a0", "\u200bzero\u200dwidth", "\u3000全角",
-    "\ufeffbom", "\u0000nul", "\u0001\u0002\u007f", "\ufffd", "<table><tr><td>one</td></tr></table>", "<b>bold</b> <i>it</i>",
+    "\ufeffbom", "\u0001\u0002\u007f", "\ufffd", "<table><tr><td>one</td></tr></table>", "<b>bold</b> <i>it</i>",
     "<p>not a tag of ours</p>", "<h1>Title</h1>\n\n<code>x</code>", "< table >", "<tabl", "<start_of_turn>user\nhi<end_of_turn>\n",
     "<start_of_turn", "<unused3>", "<unused99>", "<mask>", "<2mass>[@BOS@]", "<pad>", "<eos>", "<bos>", "<unk>", "<0x41>",
     "a<eos>b", "Dialogue:\n<a man, German>: \"Guten Morgen\"", PROMPT, CHINESE, PROMPT + "\n\n\n\n" + CHINESE,
     " ".join(PROMPT.split()), "word " * 200,
 ]
+
+
+CONTROL_WORDS = ["<pad>", "<eos>", "<bos>", "<unk>"]
+ADDED_TEXTS = CONTROL_WORDS + [
+    "", "a", "a<eos>b", " <bos> ", "<eos><eos>", "<eo", "<extra>", "x<extra>y", "<extra>s", "<extra>sx <extra> x", "<<extra>>",
+    "word <extra> word", "\n\n<extra>\n", "  <extra>  ", "<table><extra></table>", "▁▁<extra>", " ▁▁", "<start_of_turn>user\n<pad>",
+    PROMPT]
 
 
 def train() -> bytes:
@@ -82,13 +95,31 @@ def case(tokenizer: spm.SentencePieceProcessor, text: str) -> dict:
             "end": [byte[p.end] for p in pieces]}
 
 
+def added_cases(tokenizer: spm.SentencePieceProcessor) -> list[dict]:
+    plain = transformers.GemmaTokenizerFast(vocab_file=str(MODEL), add_bos_token=False, add_eos_token=False)
+    for text in TEXTS:
+        if not any(word in text for word in CONTROL_WORDS):
+            assert plain(text).input_ids == tokenizer.encode(text), text
+    fast = transformers.GemmaTokenizerFast(vocab_file=str(MODEL), add_bos_token=True, add_eos_token=True)
+    fast.add_tokens([transformers.AddedToken(t, normalized=False) for t in ("<extra>", "<extra>s")])
+    with tempfile.TemporaryDirectory() as folder:
+        fast.save_pretrained(folder)
+        saved = pathlib.Path(folder) / "tokenizer_config.json"
+        (HERE / "tokenizer_config.json").write_text(saved.read_text())
+    return [{"text": t, "ids": fast(t).input_ids} for t in ADDED_TEXTS]
+
+
+def write(name: str, document: dict) -> None:
+    lines = json.dumps(document, ensure_ascii=True, separators=(",", ":")).replace('{"text"', '\n{"text"')
+    (HERE / name).write_text(lines + "\n")
+
+
 def main() -> None:
     MODEL.write_bytes(train())
     tokenizer = spm.SentencePieceProcessor(model_file=str(MODEL))
-    document = {"source": "tests/golden/tokenizer/make.py", "sentencepiece": spm.__version__,
-                "pieces": tokenizer.get_piece_size(), "cases": [case(tokenizer, t) for t in TEXTS]}
-    lines = json.dumps(document, ensure_ascii=True, separators=(",", ":")).replace('{"text"', '\n{"text"')
-    (HERE / "cases.json").write_text(lines + "\n")
+    versions = {"source": "tests/golden/tokenizer/make.py", "sentencepiece": spm.__version__}
+    write("cases.json", {**versions, "pieces": tokenizer.get_piece_size(), "cases": [case(tokenizer, t) for t in TEXTS]})
+    write("added_cases.json", {**versions, "transformers": transformers.__version__, "cases": added_cases(tokenizer)})
     print(f"{MODEL.name}: {MODEL.stat().st_size} bytes, {tokenizer.get_piece_size()} pieces; {len(TEXTS)} cases")
 
 
