@@ -1,0 +1,31 @@
+# Proves that paths.cmake fails on a tracked file that names a machine's folder, and only then.
+# Usage: cmake -DWORK=FOLDER -P paths_test.cmake
+cmake_minimum_required(VERSION 3.25)
+find_program(GIT git)
+if(NOT GIT)
+  message(STATUS "skipped: no git")
+  return()
+endif()
+
+function(check text expected)
+  file(REMOVE_RECURSE ${WORK})
+  file(WRITE ${WORK}/note.txt "one\n${text}\n")
+  execute_process(COMMAND ${GIT} init -q WORKING_DIRECTORY ${WORK} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${GIT} add note.txt WORKING_DIRECTORY ${WORK} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${CMAKE_COMMAND} -DROOT=${WORK} -P ${CMAKE_CURRENT_LIST_DIR}/paths.cmake
+                  RESULT_VARIABLE code OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  if(expected STREQUAL "right" AND NOT code EQUAL 0)
+    message(SEND_ERROR "\"${text}\" refused: ${said}")
+  elseif(expected STREQUAL "wrong" AND (code EQUAL 0 OR NOT said MATCHES "note.txt:2:"))
+    message(SEND_ERROR "\"${text}\": exit ${code}, not named: ${said}")
+  endif()
+endfunction()
+
+set(home "home")
+set(work "work")
+check("data = /${home}/ann/models" wrong)
+check("\"/${work}/x\"" wrong)
+check("/${work}/x" wrong)
+check("frameworks/work/x and ./home/x and ~/work/x" right)
+check("{{param.root}}/${home}/x" right)
+check("/usr/share/x" right)
