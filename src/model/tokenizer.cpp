@@ -41,11 +41,14 @@ void read_added(Reader& token, std::int32_t id, TokenizerConfig& config) {
     token.require("content");
     std::string content = token.get("content", std::string{});
     if (token.has("content") && (content.empty() || content.size() > max_word_bytes))
-        token.problem("content", fmt::format("has {} bytes (must have 1 to {})", content.size(),
-                                             max_word_bytes));
+        token.problem("content", fmt::format("content has {} bytes (must have 1 to {})",
+                                             content.size(), max_word_bytes));
     for (const char* flag : {"lstrip", "rstrip", "single_word"})
         if (token.get(flag, false))
-            token.problem(flag, "is true (added tokens of Gemma's tokenizers match everywhere)");
+            token.problem(
+                flag,
+                fmt::format("{} is true (added tokens of Gemma's tokenizers match everywhere)",
+                            flag));
     config.added.push_back({std::move(content), id});
 }
 
@@ -55,14 +58,15 @@ void read_added_decoder(Reader& reader, TokenizerConfig& config) {
     Reader decoder = reader.child("added_tokens_decoder");
     if (map->kind != Node::Kind::map) return;  // the child has noted it
     if (map->entries.size() > max_added)
-        return reader.problem("added_tokens_decoder", fmt::format("has {} entries (at most {})",
-                                                                  map->entries.size(), max_added));
+        return reader.problem("added_tokens_decoder",
+                              fmt::format("added_tokens_decoder has {} entries (at most {})",
+                                          map->entries.size(), max_added));
     for (const auto& [key, value] : map->entries) {
         std::int32_t id = -1;
         const char* end = key.scalar.data() + key.scalar.size();
         const auto [stop, error] = std::from_chars(key.scalar.data(), end, id);
         if (error != std::errc{} || stop != end || id < 0 || id > max_id) {
-            decoder.problem(key.scalar, "is not a token id");
+            decoder.problem(key.scalar, fmt::format("\"{}\" is not a token id", key.scalar));
             continue;
         }
         Reader token = decoder.child(key.scalar);

@@ -28,8 +28,8 @@ VOCABULARY, EXTRA_ROWS, WIDTH, LAYERS, WINDOW = 1400, 8, 64, 4, 8
 CASES = {  # name: (L, dtype, soft cap, fp16 trip)
     "fp32-1": (1, torch.float32, False, False), "fp32-5": (5, torch.float32, False, False),
     "fp32-40": (40, torch.float32, False, False), "fp32-40-soft-cap": (40, torch.float32, True, False),
-    "fp32-40-half": (40, torch.float32, False, True), "bf16-5": (5, torch.bfloat16, False, False),
-    "bf16-40": (40, torch.bfloat16, False, False),
+    "fp32-40-half": (40, torch.float32, False, True), "bf16-1": (1, torch.bfloat16, False, False),
+    "bf16-5": (5, torch.bfloat16, False, False), "bf16-40": (40, torch.bfloat16, False, False),
 }
 
 
@@ -50,7 +50,7 @@ def build() -> transformers.T5GemmaForConditionalGeneration:
         if "norm" in name:
             scale = 0.3
         elif "q_proj" in name or "k_proj" in name:
-            scale = 2.0 * weight.shape[1] ** -0.5
+            scale = 1.2 * weight.shape[1] ** -0.5
         elif "embed_tokens" in name:
             scale = 0.15
         else:
