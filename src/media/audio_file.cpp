@@ -27,7 +27,8 @@ public:
 
     void add(AVFrame& frame) {
         AVChannelLayout& layout = frame.ch_layout;
-        if (layout.order == AV_CHANNEL_ORDER_UNSPEC) {  // raw PCM names no speakers: take the usual ones
+        if (layout.order ==
+            AV_CHANNEL_ORDER_UNSPEC) {  // raw PCM names no speakers: take the usual ones
             const int channels = layout.nb_channels;
             av_channel_layout_uninit(&layout);
             av_channel_layout_default(&layout, channels);
@@ -97,9 +98,11 @@ Tensor load_audio(const std::filesystem::path& path, std::optional<double> secon
     for (;;) {
         const bool more = input.read(packet.get());
         if (more && packet.get()->stream_index != stream->index) continue;
-        const int code = decode_packet(decoder.get(), more ? packet.get() : nullptr, frame.get(), add);
+        const int code =
+            decode_packet(decoder.get(), more ? packet.get() : nullptr, frame.get(), add);
         if (code == AVERROR_EXIT) break;
-        // As the ffmpeg program does, a damaged packet (junk at the end of an MP3, say) is passed over.
+        // As the ffmpeg program does, a damaged packet (junk at the end of an MP3, say) is passed
+        // over.
         if (code < 0) last_error = code;
         if (!more) break;
     }

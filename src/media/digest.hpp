@@ -37,7 +37,8 @@ std::string to_hex(std::span<const std::uint8_t> bytes);
 /// SHA-256 of a text, 64 hex digits.
 std::string digest_text(std::string_view text);
 
-/// SHA-256 of a file, 64 hex digits. Throws InputError when it cannot be opened, Error on an I/O error.
+/// SHA-256 of a file, 64 hex digits. Throws InputError when it cannot be opened, Error on an I/O
+/// error.
 std::string digest_file(const std::filesystem::path& path);
 
 }  // namespace gallop

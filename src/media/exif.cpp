@@ -27,7 +27,8 @@ std::optional<std::uint32_t> number(Bytes bytes, std::uint64_t at, int count, bo
     std::uint32_t value = 0;
     for (int i = 0; i < count; ++i) {
         const int index = big_endian ? i : count - 1 - i;
-        value = value << 8 | std::to_integer<std::uint32_t>(digits[static_cast<std::size_t>(index)]);
+        value =
+            value << 8 | std::to_integer<std::uint32_t>(digits[static_cast<std::size_t>(index)]);
     }
     return value;
 }
@@ -131,7 +132,8 @@ bool is_cut_off_jpeg(Bytes file) {
         at = segment->end;
         if (segment->marker == jpeg_start_of_scan) break;
     }
-    // Inside picture data 0xFF is always followed by 0 or a restart marker, so this is the real end.
+    // Inside picture data 0xFF is always followed by 0 or a restart marker, so this is the real
+    // end.
     const std::string_view data(reinterpret_cast<const char*>(file.data()), file.size());
     return data.find("\xFF\xD9", static_cast<std::size_t>(at)) == std::string_view::npos;
 }

@@ -67,8 +67,8 @@ int MediaInput::on_read(void* self, std::uint8_t* out, int bytes) {
     const auto wanted = std::min<std::uint64_t>(static_cast<std::uint64_t>(bytes),
                                                 input.file_.size() - input.position_);
     try {
-        input.file_.read(input.position_, std::as_writable_bytes(std::span(
-                                              out, static_cast<std::size_t>(wanted))));
+        input.file_.read(input.position_,
+                         std::as_writable_bytes(std::span(out, static_cast<std::size_t>(wanted))));
     } catch (const std::exception&) {  // must not pass through C; becomes EIO and so an Error again
         return AVERROR(EIO);
     }
@@ -82,15 +82,18 @@ std::int64_t MediaInput::on_seek(void* self, std::int64_t offset, int whence) {
     const auto here = static_cast<std::int64_t>(input.position_);
     std::int64_t target = offset;
     switch (whence & ~AVSEEK_FORCE) {
-        case AVSEEK_SIZE: return size;
-        case SEEK_SET: break;
+        case AVSEEK_SIZE:
+            return size;
+        case SEEK_SET:
+            break;
         case SEEK_CUR:
             if (__builtin_add_overflow(here, offset, &target)) return AVERROR(EINVAL);
             break;
         case SEEK_END:
             if (__builtin_add_overflow(size, offset, &target)) return AVERROR(EINVAL);
             break;
-        default: return AVERROR(EINVAL);
+        default:
+            return AVERROR(EINVAL);
     }
     if (target < 0) return AVERROR(EINVAL);
     input.position_ = static_cast<std::uint64_t>(target);
@@ -111,7 +114,8 @@ MediaInput::MediaInput(const std::filesystem::path& path) : file_(path) {
     if (format == nullptr) throw OutOfMemoryError("no memory for a demuxer");
     format->pb = io_.get();
     format->protocol_whitelist = av_strdup("none");  // no demuxer opens anything else
-    const int code = avformat_open_input(&format, nullptr, nullptr, nullptr);  // frees it on failure
+    const int code =
+        avformat_open_input(&format, nullptr, nullptr, nullptr);  // frees it on failure
     check_ffmpeg_input(code, name(), "not a media file that FFmpeg knows");
     format_.reset(format);
 }

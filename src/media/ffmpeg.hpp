@@ -1,6 +1,7 @@
 #pragma once
 
-// Owners and errors for FFmpeg's C API. Private to this room: its public headers do not include this.
+// Owners and errors for FFmpeg's C API. Private to this room: its public headers do not include
+// this.
 
 #include <cstdint>
 #include <filesystem>
@@ -54,8 +55,8 @@ void check_ffmpeg(int code, std::string_view context, std::string_view what);
 /// The same for files that a person gave: throws InputError.
 void check_ffmpeg_input(int code, std::string_view context, std::string_view what);
 
-/// A file opened by FFmpeg's demuxers but read by us alone: a playlist cannot make FFmpeg open another
-/// file or address. Not movable, because FFmpeg holds its address.
+/// A file opened by FFmpeg's demuxers but read by us alone: a playlist cannot make FFmpeg open
+/// another file or address. Not movable, because FFmpeg holds its address.
 class MediaInput {
 public:
     /// Opens and recognises the file by its content. Throws InputError.
@@ -97,8 +98,8 @@ CodecHandle open_decoder(const MediaInput& input, const AVStream& stream,
 /// Takes decoded frames; false: enough.
 using DecodedSink = std::function<bool(AVFrame& frame)>;
 
-/// Decodes one packet (null: the end) and hands each finished frame to `sink`. Returns an FFmpeg error
-/// code, or 0; `AVERROR_EXIT` when the sink had enough.
+/// Decodes one packet (null: the end) and hands each finished frame to `sink`. Returns an FFmpeg
+/// error code, or 0; `AVERROR_EXIT` when the sink had enough.
 int decode_packet(AVCodecContext* decoder, const AVPacket* packet, AVFrame* frame,
                   const DecodedSink& sink);
 

@@ -14,9 +14,9 @@
 #include "core/files.hpp"
 #include "core/handle.hpp"
 
-// HDF5 only ever sees memory here (its "core" driver): we read and write the files. So a full disk is our
-// own error, no half-written HDF5 file exists, and its file locks, which some network file systems lack,
-// are never taken.
+// HDF5 only ever sees memory here (its "core" driver): we read and write the files. So a full disk
+// is our own error, no half-written HDF5 file exists, and its file locks, which some network file
+// systems lack, are never taken.
 
 namespace gallop {
 namespace {
@@ -85,7 +85,8 @@ void write_attribute(hid_t where, const std::string& name, const Attribute& valu
 }
 
 void write_data(hid_t file, const std::string& name, const Tensor& values, DType stored) {
-    CHECK(values.numel() > 0, "{} has shape {} (must not be empty)", name, to_string(values.shape()));
+    CHECK(values.numel() > 0, "{} has shape {} (must not be empty)", name,
+          to_string(values.shape()));
     std::vector<hsize_t> shape(values.shape().begin(), values.shape().end());
     std::vector<hsize_t> chunk = shape;
     if (chunk.size() == 4) chunk[1] = 1;  // one latent frame
@@ -97,10 +98,9 @@ void write_data(hid_t file, const std::string& name, const Tensor& values, DType
     written(H5Pset_shuffle(layout.get()), name);
     written(H5Pset_deflate(layout.get(), 1), name);  // higher levels cost more and save nothing
     const bool half = stored == DType::bf16;
-    const H5Data data(written(
-        H5Dcreate2(file, name.c_str(), half ? H5T_STD_U16LE : H5T_IEEE_F32LE, space.get(),
-                   H5P_DEFAULT, layout.get(), H5P_DEFAULT),
-        name));
+    const H5Data data(written(H5Dcreate2(file, name.c_str(), half ? H5T_STD_U16LE : H5T_IEEE_F32LE,
+                                         space.get(), H5P_DEFAULT, layout.get(), H5P_DEFAULT),
+                              name));
     // Converted by us: HDF5's own conversion is far slower.
     Tensor converted(values.shape(), stored);
     convert(values, converted);
@@ -155,15 +155,17 @@ public:
     }
 
 private:
-    [[noreturn]] void fail(std::string_view what) const { throw_input_error("{}: {}", name_, what); }
+    [[noreturn]] void fail(std::string_view what) const {
+        throw_input_error("{}: {}", name_, what);
+    }
     template <class T>
     T read(T result, std::string_view what) const {
         if (result < 0) throw_input_error("{}: damaged or cut off: cannot read {}", name_, what);
         return result;
     }
 
-    /// The shape, once every chunk is known to be there and the size to be possible: a small file must
-    /// not make us allocate much.
+    /// The shape, once every chunk is known to be there and the size to be possible: a small file
+    /// must not make us allocate much.
     Shape check_layout(hid_t data, const char* dataset, std::size_t rank) const {
         const H5Space space(read(H5Dget_space(data), dataset));
         const H5List layout(read(H5Dget_create_plist(data), dataset));
@@ -220,8 +222,10 @@ private:
                 read(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), name);
                 return value;
             }
-            case H5T_STRING: return text(attribute, type.get(), name);
-            default: throw_input_error("{}: attribute '{}' is neither number nor text", name_, name);
+            case H5T_STRING:
+                return text(attribute, type.get(), name);
+            default:
+                throw_input_error("{}: attribute '{}' is neither number nor text", name_, name);
         }
     }
 
@@ -257,14 +261,16 @@ void write_latents(const std::filesystem::path& path, const LatentsFile& latents
         written(H5Pset_obj_track_times(create.get(), false), "a file");
         const H5List access(written(H5Pcreate(H5P_FILE_ACCESS), "a file"));
         written(H5Pset_fapl_core(access.get(), 16 << 20, false), "a file");
-        // The newest layout carries check sums on its structure, so damage is noticed when it is read.
+        // The newest layout carries check sums on its structure, so damage is noticed when it is
+        // read.
         written(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110), "a file");
         const H5File file(
             written(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create.get(), access.get()), "a file"));
-        for (const auto& [name, value] : latents.attributes) write_attribute(file.get(), name, value);
-        for (const auto& [name, values] : {std::pair{"video_base", &latents.video_base},
-                                           std::pair{"video_final", &latents.video_final},
-                                           std::pair{"audio", &latents.audio}})
+        for (const auto& [name, value] : latents.attributes)
+            write_attribute(file.get(), name, value);
+        for (const auto& [name, values] :
+             {std::pair{"video_base", &latents.video_base},
+              std::pair{"video_final", &latents.video_final}, std::pair{"audio", &latents.audio}})
             if (values->defined()) write_data(file.get(), name, *values, latents.stored);
         written(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "a file");
         const auto bytes = written(H5Fget_file_image(file.get(), nullptr, 0), "a file");

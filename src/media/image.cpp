@@ -32,21 +32,22 @@ Tensor to_rgb(const AVFrame& frame, const std::string& name) {
     const AVPixFmtDescriptor* description = av_pix_fmt_desc_get(format);
     if (description == nullptr || !sws_isSupportedInput(format))
         throw_input_error("{}: its pixel format cannot be converted to RGB", name);
-    ScalerHandle scaler(sws_getContext(frame.width, frame.height, format, frame.width, frame.height,
-                                       AV_PIX_FMT_RGB24,
-                                       SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT |
-                                           SWS_FULL_CHR_H_INP | SWS_BITEXACT,
-                                       nullptr, nullptr, nullptr));
+    ScalerHandle scaler(sws_getContext(
+        frame.width, frame.height, format, frame.width, frame.height, AV_PIX_FMT_RGB24,
+        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_BITEXACT,
+        nullptr, nullptr, nullptr));
     if (!scaler) throw_input_error("{}: its pixels cannot be converted to RGB", name);
     // JFIF and most still formats mean BT.601; where the file says otherwise, the file is right.
-    const int matrix = frame.colorspace == AVCOL_SPC_UNSPECIFIED || frame.colorspace == AVCOL_SPC_RGB
-                           ? SWS_CS_ITU601
-                           : static_cast<int>(frame.colorspace);
+    const int matrix =
+        frame.colorspace == AVCOL_SPC_UNSPECIFIED || frame.colorspace == AVCOL_SPC_RGB
+            ? SWS_CS_ITU601
+            : static_cast<int>(frame.colorspace);
     // Fails for RGB and grey sources, where there is no matrix to choose: nothing is lost then.
     sws_setColorspaceDetails(scaler.get(), sws_getCoefficients(matrix),
                              is_full_range(frame, *description) ? 1 : 0,
                              sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
-    const FrameHandle rgb = make_frame();  // padded rows: the converter may write beyond the last pixel
+    const FrameHandle rgb =
+        make_frame();  // padded rows: the converter may write beyond the last pixel
     rgb.get()->width = frame.width;
     rgb.get()->height = frame.height;
     rgb.get()->format = AV_PIX_FMT_RGB24;
@@ -140,7 +141,8 @@ void write_png(const std::filesystem::path& path, ConstTensorView image) {
     frame.get()->format = encoder.get()->pix_fmt = AV_PIX_FMT_RGB24;
     encoder.get()->time_base = {1, 1};
     encoder.get()->flags |= AV_CODEC_FLAG_BITEXACT;
-    check_ffmpeg(avcodec_open2(encoder.get(), nullptr, nullptr), name, "cannot open the PNG encoder");
+    check_ffmpeg(avcodec_open2(encoder.get(), nullptr, nullptr), name,
+                 "cannot open the PNG encoder");
     check_ffmpeg(av_frame_get_buffer(frame.get(), 0), name, "no memory for the picture");
     av_image_copy_plane(frame.get()->data[0], frame.get()->linesize[0], pixels.data,
                         3 * frame.get()->width, 3 * frame.get()->width, frame.get()->height);

@@ -17,12 +17,12 @@ extern "C" {
 #include "core/view.hpp"
 #include "media/ffmpeg.hpp"
 
-// Timing. Picture i is shown at i/25 s for 1/25 s: exact in every time base used (1/25, 1/12800, the
-// movie's 1/1000). The AAC encoder starts 1024 samples early (priming); its first packet gets pts −1024 and
-// the muxer writes an edit list that begins at media time 1024 and lasts frames·40 ms, so sample 0 of the
-// sound is presented at 0 and both presented durations are exactly frames/25 s. Only the last AAC packet's
-// *duration* is cut to the samples it stands for: a decoder that ignores durations gets up to 1023 samples
-// of silence more.
+// Timing. Picture i is shown at i/25 s for 1/25 s: exact in every time base used (1/25, 1/12800,
+// the movie's 1/1000). The AAC encoder starts 1024 samples early (priming); its first packet gets
+// pts −1024 and the muxer writes an edit list that begins at media time 1024 and lasts frames·40
+// ms, so sample 0 of the sound is presented at 0 and both presented durations are exactly frames/25
+// s. Only the last AAC packet's *duration* is cut to the samples it stands for: a decoder that
+// ignores durations gets up to 1023 samples of silence more.
 
 namespace gallop {
 namespace {
@@ -34,7 +34,6 @@ constexpr std::array<std::string_view, 6> pix_fmts{"yuv420p",     "yuv422p",    
                                                    "yuv420p10le", "yuv422p10le", "yuv444p10le"};
 /// A key frame every two seconds: players seek by them, contact sheets start from them.
 constexpr int frames_per_group = 2 * frames_per_second;
-
 
 void close_muxer(AVFormatContext* format) {
     avio_closep(&format->pb);
@@ -58,8 +57,8 @@ AVPixelFormat pixel_format(const Mp4Options& options) {
     return av_get_pix_fmt(options.pix_fmt.c_str());
 }
 
-/// RGB → Y′CbCr by the bt709 matrix, limited range, chroma averaged over all of its pixels and, where
-/// rows are halved, sited where H.264 puts it by default: left, half way down.
+/// RGB → Y′CbCr by the bt709 matrix, limited range, chroma averaged over all of its pixels and,
+/// where rows are halved, sited where H.264 puts it by default: left, half way down.
 ScalerHandle make_scaler(const Mp4Options& options) {
     ScalerHandle scaler(sws_alloc_context());
     if (!scaler) throw OutOfMemoryError("no memory for a colour converter");
@@ -73,17 +72,18 @@ ScalerHandle make_scaler(const Mp4Options& options) {
     set("dsth", options.height);
     set("src_format", AV_PIX_FMT_RGB24);
     set("dst_format", pixel_format(options));
-    set("sws_flags", SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT |
-                         SWS_BITEXACT);
-    if (format->log2_chroma_w == 1) set("dst_h_chr_pos", 0);    // in 1/256 of a pixel
+    set("sws_flags",
+        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP | SWS_FULL_CHR_H_INT | SWS_BITEXACT);
+    if (format->log2_chroma_w == 1) set("dst_h_chr_pos", 0);  // in 1/256 of a pixel
     if (format->log2_chroma_h == 1) set("dst_v_chr_pos", 128);
-    check_ffmpeg(sws_init_context(scaler.get(), nullptr, nullptr), "colour conversion", "setting up");
+    check_ffmpeg(sws_init_context(scaler.get(), nullptr, nullptr), "colour conversion",
+                 "setting up");
     const int* bt709 = sws_getCoefficients(SWS_CS_ITU709);
     constexpr int full = 1;
     constexpr int limited = 0;
-    check_ffmpeg(sws_setColorspaceDetails(scaler.get(), bt709, full, bt709, limited, 0, 1 << 16,
-                                          1 << 16),
-                 "colour conversion", "choosing bt709");
+    check_ffmpeg(
+        sws_setColorspaceDetails(scaler.get(), bt709, full, bt709, limited, 0, 1 << 16, 1 << 16),
+        "colour conversion", "choosing bt709");
     return scaler;
 }
 
@@ -203,7 +203,8 @@ struct Mp4Writer::State {
             if (encoder == video.get()) packet.get()->duration = 1;
             packet.get()->stream_index = stream->index;
             av_packet_rescale_ts(packet.get(), encoder->time_base, stream->time_base);
-            check_ffmpeg(av_interleaved_write_frame(muxer.get(), packet.get()), name, "cannot write");
+            check_ffmpeg(av_interleaved_write_frame(muxer.get(), packet.get()), name,
+                         "cannot write");
         }
     }
 
@@ -213,8 +214,8 @@ struct Mp4Writer::State {
         av_image_copy_plane(rgb.get()->data[0], rgb.get()->linesize[0], pixels, 3 * options.width,
                             3 * options.width, options.height);
         check_ffmpeg(av_frame_make_writable(yuv.get()), name, "no memory for a picture");
-        check_ffmpeg(sws_scale(scaler.get(), rgb.get()->data, rgb.get()->linesize, 0, options.height,
-                               yuv.get()->data, yuv.get()->linesize),
+        check_ffmpeg(sws_scale(scaler.get(), rgb.get()->data, rgb.get()->linesize, 0,
+                               options.height, yuv.get()->data, yuv.get()->linesize),
                      name, "cannot convert a picture");
         yuv.get()->pts = frames++;
         encode(video.get(), video_stream, yuv.get());
@@ -293,8 +294,8 @@ void Mp4Writer::add_frames(ConstTensorView frames) {
     const auto pixels = as<std::uint8_t, 4>(frames);
     CHECK(pixels.shape[1] == options.height && pixels.shape[2] == options.width &&
               pixels.shape[3] == 3,
-          "pictures of shape {} (must be [n, {}, {}, 3])", to_string(frames.shape()), options.height,
-          options.width);
+          "pictures of shape {} (must be [n, {}, {}, 3])", to_string(frames.shape()),
+          options.height, options.width);
     try {
         for (Index n = 0; n < pixels.shape[0]; ++n) {
             state_->add_picture(&pixels(n, 0, 0, 0));

@@ -40,10 +40,11 @@ Mp4Facts read_mp4(const std::filesystem::path& path) {
     Mp4Facts facts;
     facts.bytes = input.file().size();
     facts.video_codec = avcodec_get_name(video->codecpar->codec_id);
-    facts.pix_fmt = text_or_unknown(
-        av_get_pix_fmt_name(static_cast<AVPixelFormat>(video->codecpar->format)));
+    facts.pix_fmt =
+        text_or_unknown(av_get_pix_fmt_name(static_cast<AVPixelFormat>(video->codecpar->format)));
     facts.color_matrix = text_or_unknown(av_color_space_name(video->codecpar->color_space));
-    facts.color_primaries = text_or_unknown(av_color_primaries_name(video->codecpar->color_primaries));
+    facts.color_primaries =
+        text_or_unknown(av_color_primaries_name(video->codecpar->color_primaries));
     facts.color_transfer = text_or_unknown(av_color_transfer_name(video->codecpar->color_trc));
     facts.color_range = text_or_unknown(av_color_range_name(video->codecpar->color_range));
     facts.width = video->codecpar->width;
@@ -88,8 +89,9 @@ Mp4Facts read_mp4(const std::filesystem::path& path) {
             code = decode_packet(audio_decoder.get(), more ? packet.get() : nullptr, frame.get(),
                                  count_samples);
         if (code < 0 || damaged)
-            throw_input_error("{}: damaged after {} pictures and {} samples: {}", name, facts.frames,
-                              facts.samples, ffmpeg_reason(damaged ? AVERROR_INVALIDDATA : code));
+            throw_input_error("{}: damaged after {} pictures and {} samples: {}", name,
+                              facts.frames, facts.samples,
+                              ffmpeg_reason(damaged ? AVERROR_INVALIDDATA : code));
     }
     return facts;
 }
@@ -113,8 +115,8 @@ Mp4Facts verify_mp4(const std::filesystem::path& path, std::int64_t frames, int 
     require(facts.height == height, "height", facts.height, height);
     require(!facts.audio_codec.empty(), "number of sound tracks", 0, 1);
     require(facts.sample_rate == sample_rate, "sample rate", facts.sample_rate, sample_rate);
-    require(std::abs(facts.video_seconds - seconds) <= one_frame, "length of the picture in seconds",
-            facts.video_seconds, seconds);
+    require(std::abs(facts.video_seconds - seconds) <= one_frame,
+            "length of the picture in seconds", facts.video_seconds, seconds);
     require(std::abs(facts.audio_seconds - seconds) <= one_frame, "length of the sound in seconds",
             facts.audio_seconds, seconds);
     require(facts.samples >= frames * samples_per_frame - samples_per_frame, "samples decoded",

@@ -8,10 +8,12 @@
 
 namespace gallop {
 
-/// One picture encoded by FFmpeg, as the bytes of its file; empty when there is no such encoder. `fill` sets
-/// the planes of the frame. quality: as the encoder counts it (for JPEG, 1 is the finest).
-inline std::string encode_picture(const char* codec_name, AVPixelFormat format, int width, int height,
-                                  const std::function<void(AVFrame&)>& fill, int quality = 1) {
+/// One picture encoded by FFmpeg, as the bytes of its file; empty when there is no such encoder.
+/// `fill` sets the planes of the frame. quality: as the encoder counts it (for JPEG, 1 is the
+/// finest).
+inline std::string encode_picture(const char* codec_name, AVPixelFormat format, int width,
+                                  int height, const std::function<void(AVFrame&)>& fill,
+                                  int quality = 1) {
     const AVCodec* codec = avcodec_find_encoder_by_name(codec_name);
     if (codec == nullptr) return {};
     CodecHandle encoder(avcodec_alloc_context3(codec));

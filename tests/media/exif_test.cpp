@@ -1,10 +1,10 @@
 #include "media/exif.hpp"
 
-#include <gtest/gtest.h>
-
 #include <cstdint>
 #include <random>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "media/encode.hpp"
 
@@ -30,8 +30,9 @@ TEST(Exif, FindsTheOrientationInEachKindOfFile) {
             EXPECT_EQ(orientation_of("\x89PNG\r\n\x1A\n"s + "\0\0\0\x01IHDRx1234"s + size + "eXIf" +
                                      tiff + "1234"),
                       orientation);
-            EXPECT_EQ(orientation_of("RIFF\0\0\0\0WEBPVP8 \x01\0\0\0x\0"s + "EXIF" + size_little + tiff),
-                      orientation);
+            EXPECT_EQ(
+                orientation_of("RIFF\0\0\0\0WEBPVP8 \x01\0\0\0x\0"s + "EXIF" + size_little + tiff),
+                orientation);
         }
 }
 
@@ -40,14 +41,15 @@ TEST(Exif, IsUprightWithoutASensibleOrientation) {
     EXPECT_EQ(orientation_of(bare_jpeg), 1);
     EXPECT_EQ(orientation_of(tiff_with_orientation(0, true)), 1);
     EXPECT_EQ(orientation_of(tiff_with_orientation(9, false)), 1);
-    EXPECT_EQ(orientation_of("II*\0\xFF\xFF\xFF\xFF"s), 1);       // the directory is past the end
-    EXPECT_EQ(orientation_of("II*\0\x08\0\0\0\xFF\xFF"s), 1);     // 65,535 entries that are not there
+    EXPECT_EQ(orientation_of("II*\0\xFF\xFF\xFF\xFF"s), 1);    // the directory is past the end
+    EXPECT_EQ(orientation_of("II*\0\x08\0\0\0\xFF\xFF"s), 1);  // 65,535 entries that are not there
     EXPECT_EQ(orientation_of("\x89PNG\r\n\x1A\n\xFF\xFF\xFF\xFFIHDR"s), 1);
-    EXPECT_EQ(orientation_of("\xFF\xD8\xFF\xE1\0\0Exif"s), 1);    // a length below its own size
+    EXPECT_EQ(orientation_of("\xFF\xD8\xFF\xE1\0\0Exif"s), 1);  // a length below its own size
     EXPECT_EQ(orientation_of("\xFF\xD8\xFF\xFF\xFF\xFF\xFF"s), 1);
 }
 
-// A cut or altered file must give some orientation and never read out of bounds (the sanitizers look).
+// A cut or altered file must give some orientation and never read out of bounds (the sanitizers
+// look).
 TEST(Exif, SurvivesAnyBytes) {
     std::mt19937 random(1);
     const std::string tiff = tiff_with_orientation(6, true);

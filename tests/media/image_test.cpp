@@ -1,12 +1,12 @@
 #include "media/image.hpp"
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 extern "C" {
 #include <libavutil/crc.h>
@@ -35,7 +35,9 @@ void expect_close(const Rgb& found, const Rgb& wanted, int tolerance, const std:
 
 /// JFIF's Y′CbCr → RGB, by its published formula.
 Rgb jfif(double y, double cb, double cr) {
-    const auto round = [](double v) { return static_cast<int>(std::lround(std::clamp(v, 0., 255.))); };
+    const auto round = [](double v) {
+        return static_cast<int>(std::lround(std::clamp(v, 0., 255.)));
+    };
     return {round(y + 1.402 * (cr - 128)), round(y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)),
             round(y + 1.772 * (cb - 128))};
 }
@@ -50,7 +52,8 @@ protected:
 };
 
 using Ycc = std::array<std::uint8_t, 3>;
-constexpr std::array<Ycc, 4> quarters{{{76, 85, 255}, {150, 44, 21}, {29, 255, 107}, {255, 128, 128}}};
+constexpr std::array<Ycc, 4> quarters{
+    {{76, 85, 255}, {150, 44, 21}, {29, 255, 107}, {255, 128, 128}}};
 
 /// 32×48 with a colour in each quarter: red, green; blue, white.
 std::string quarters_jpeg() {
@@ -82,7 +85,8 @@ TEST_F(Image, ReadsEveryBrightnessOfASubsampledJpeg) {
                 for (int x = 0; x < 256; ++x)
                     frame.data[0][y * frame.linesize[0] + x] = static_cast<std::uint8_t>(x);
             for (int c = 1; c < 3; ++c)
-                for (int y = 0; y < 8; ++y) std::memset(frame.data[c] + y * frame.linesize[c], 128, 128);
+                for (int y = 0; y < 8; ++y)
+                    std::memset(frame.data[c] + y * frame.linesize[c], 128, 128);
         });
     const Tensor image = load(jpeg);
     for (Index x = 0; x < 256; ++x) {
@@ -94,7 +98,8 @@ TEST_F(Image, ReadsEveryBrightnessOfASubsampledJpeg) {
 // TIFF 6.0's table: where the stored row 0 and column 0 are on the upright picture.
 struct Turn {
     int orientation;
-    std::array<int, 4> corners;  ///< quarter shown at top left, top right, bottom left, bottom right
+    std::array<int, 4>
+        corners;  ///< quarter shown at top left, top right, bottom left, bottom right
 };
 constexpr std::array<Turn, 8> turns{{
     {1, {0, 1, 2, 3}},  // row 0 top, column 0 left
@@ -129,7 +134,8 @@ TEST_F(Image, DropsAlpha) {
     const std::string png = encode_picture("png", AV_PIX_FMT_RGBA, 3, 2, [](AVFrame& frame) {
         for (int y = 0; y < 2; ++y)
             for (int x = 0; x < 3; ++x) {
-                const std::array<std::uint8_t, 4> colour{200, 100, 50, static_cast<std::uint8_t>(x)};
+                const std::array<std::uint8_t, 4> colour{200, 100, 50,
+                                                         static_cast<std::uint8_t>(x)};
                 std::memcpy(frame.data[0] + y * frame.linesize[0] + 4 * x, colour.data(), 4);
             }
     });
@@ -160,7 +166,8 @@ TEST_F(Image, KeepsTheHighByteOfSixteenBits) {
     const Tensor image = load(png);
     for (Index x = 0; x < 16; ++x) {
         const auto base = static_cast<int>(16 * x);
-        expect_close(pixel(image, 0, x), {base, base + 1, base + 2}, 0, fmt::format("column {}", x));
+        expect_close(pixel(image, 0, x), {base, base + 1, base + 2}, 0,
+                     fmt::format("column {}", x));
     }
 }
 
@@ -226,7 +233,8 @@ TEST_F(Image, RefusesAPictureThatIsCutOff) {
 }
 
 TEST_F(Image, RefusesADecompressionBomb) {
-    // A small picture, and the same whose header claims 40,000 × 40,000 pixels, with a right check sum.
+    // A small picture, and the same whose header claims 40,000 × 40,000 pixels, with a right check
+    // sum.
     write_png(folder_ / "small.png", Tensor::zeros({8, 8, 3}, DType::u8));
     std::string png = read_text(folder_ / "small.png");
     const std::string side = "\0\0\x9C\x40"s;
