@@ -13,6 +13,7 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/handle.hpp"
+#include "media/digest.hpp"
 
 // HDF5 only ever sees memory here (its "core" driver): we read and write the files. So a full disk
 // is our own error, no half-written HDF5 file exists, and its file locks, which some network file
@@ -33,6 +34,19 @@ using H5Attribute = H5<H5Aclose>;
 constexpr std::string_view bfloat16 = "bfloat16";
 constexpr std::uint64_t max_file_bytes = std::uint64_t{4} << 30;
 constexpr std::size_t max_text_bytes = std::size_t{16} << 20;
+
+/// Text that ends every file of ours, after all that HDF5 reads: the SHA-256 of what is before it.
+/// HDF5 1.10 crashes or loops for ever on some damaged files, so it is only given whole ones.
+constexpr std::string_view seal_prefix = "\ngallop sha256 ";
+constexpr std::size_t seal_bytes = seal_prefix.size() + 64 + 1;
+
+std::string seal_of(std::string_view image) {
+    return fmt::format("{}{}\n", seal_prefix, digest_text(image));
+}
+
+/// HDF5's name for a file in memory. It must not be the name of a real one, which HDF5 would
+/// refuse, and must differ between files open at a time: nothing can lie below a file.
+std::string memory_name(const std::filesystem::path& path) { return path.string() + "/memory"; }
 
 /// Keeps HDF5 from printing its error stack: our exceptions say what is wrong.
 class QuietErrors {
@@ -116,10 +130,17 @@ public:
     explicit Reader(const std::filesystem::path& path)
         : name_(path.string()), image_(read_text(path, max_file_bytes)) {
         if (!image_.starts_with("\x89HDF\r\n\x1A\n")) fail("not an HDF5 file");
+        if (image_.size() < seal_bytes) fail("cut off");
+        const std::string seal = image_.substr(image_.size() - seal_bytes);
+        image_.resize(image_.size() - seal_bytes);
+        if (!seal.starts_with(seal_prefix))
+            fail("cut off, or not written by gallop: its check sum is missing at the end");
+        if (seal != seal_of(image_)) fail("damaged or changed: its check sum is wrong");
         const H5List access(read(H5Pcreate(H5P_FILE_ACCESS), "the file"));
         read(H5Pset_fapl_core(access.get(), 1 << 20, false), "the file");
         read(H5Pset_file_image(access.get(), image_.data(), image_.size()), "the file");
-        file_.reset(read(H5Fopen(name_.c_str(), H5F_ACC_RDONLY, access.get()), "its structure"));
+        file_.reset(read(H5Fopen(memory_name(path).c_str(), H5F_ACC_RDONLY, access.get()),
+                         "its structure"));
     }
 
     /// The data set as f32; undefined when there is none.
@@ -189,7 +210,7 @@ private:
             shape[axis] = static_cast<Index>(extents[axis]);
         }
         hsize_t present = 0;
-        read(H5Dget_num_chunks(data, H5S_ALL, &present), dataset);
+        read(H5Dget_num_chunks(data, space.get(), &present), dataset);
         if (present != chunks)
             throw_input_error("{}: {} has {} of its {} chunks", name_, dataset, present, chunks);
         return Shape(std::span(shape).first(rank));
@@ -261,11 +282,9 @@ void write_latents(const std::filesystem::path& path, const LatentsFile& latents
         written(H5Pset_obj_track_times(create.get(), false), "a file");
         const H5List access(written(H5Pcreate(H5P_FILE_ACCESS), "a file"));
         written(H5Pset_fapl_core(access.get(), 16 << 20, false), "a file");
-        // The newest layout carries check sums on its structure, so damage is noticed when it is
-        // read.
-        written(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V110, H5F_LIBVER_V110), "a file");
         const H5File file(
-            written(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create.get(), access.get()), "a file"));
+            written(H5Fcreate(memory_name(path).c_str(), H5F_ACC_TRUNC, create.get(), access.get()),
+                    "a file"));
         for (const auto& [name, value] : latents.attributes)
             write_attribute(file.get(), name, value);
         for (const auto& [name, values] :
@@ -277,7 +296,7 @@ void write_latents(const std::filesystem::path& path, const LatentsFile& latents
         image.resize(static_cast<std::size_t>(bytes));
         written(H5Fget_file_image(file.get(), image.data(), image.size()), "a file");
     }
-    write_atomically(path, image);
+    write_atomically(path, image + seal_of(image));
 }
 
 LatentsFile read_latents(const std::filesystem::path& path) {

@@ -25,8 +25,8 @@ struct LatentsFile {
 
 /// Writes latents as HDF5 through a temporary name: data sets `video_base`, `video_final` (one
 /// chunk a latent frame) and `audio`, shuffled and deflated; undefined ones are left out. HDF5 has
-/// no bfloat16: it is kept as u16 with the attribute dtype = "bfloat16". The same input gives the
-/// same bytes. Throws Error.
+/// no bfloat16: it is kept as u16 with the attribute dtype = "bfloat16". A line with a check sum
+/// follows what HDF5 reads. The same input gives the same bytes. Throws Error.
 void write_latents(const std::filesystem::path& path, const LatentsFile& latents);
 
 /// Reads them back, as f32. Throws InputError when the file is not ours, damaged or cut off.
