@@ -10,14 +10,12 @@
 #include "model/byte_source.hpp"
 #include "model/safetensors.hpp"
 #include "model/tensor_stream.hpp"
-#include "model/torch_pickle.hpp"
-#include "model/zip.hpp"
+#include "model/torch_file.hpp"
 
 namespace gallop {
 namespace {
 
 constexpr std::string_view scale_suffix = ".__fp8_scale";
-constexpr std::uint64_t max_pickle = 16U << 20;
 constexpr std::uint64_t max_index = 64U << 20;
 
 bool there(const std::filesystem::path& path) {
@@ -102,46 +100,10 @@ void Checkpoint::Data::add_sharded(const std::filesystem::path& index) {
 }
 
 void Checkpoint::Data::add_torch(const std::filesystem::path& file) {
-    const std::string name = file.string();
     const auto source = open_source(file);
-    const std::vector<ZipEntry> entries = read_zip_directory(*source, name);
-    const ZipEntry* pickle = nullptr;
-    for (const ZipEntry& entry : entries)
-        if (entry.name.ends_with("/data.pkl")) {
-            if (pickle != nullptr)
-                throw_input_error("{}: two pickles: {} and {}", name, pickle->name, entry.name);
-            pickle = &entry;
-        }
-    if (pickle == nullptr) throw_input_error("{}: a zip archive without data.pkl", name);
-    if (pickle->bytes > max_pickle)
-        throw_input_error("{}: a pickle of {} bytes (at most {})", name, pickle->bytes, max_pickle);
-    const std::string folder = pickle->name.substr(0, pickle->name.size() - 8);  // with the slash
-    const auto member = [&](const std::string& wanted) -> const ZipEntry* {
-        const auto found = std::lower_bound(
-            entries.begin(), entries.end(), wanted,
-            [](const ZipEntry& entry, const std::string& sought) { return entry.name < sought; });
-        return found != entries.end() && found->name == wanted ? &*found : nullptr;
-    };
-    const auto text = [&](const ZipEntry& entry) {
-        std::string read(static_cast<std::size_t>(entry.bytes), '\0');
-        source->read(entry.offset, std::as_writable_bytes(std::span(read)));
-        return read;
-    };
-    if (const ZipEntry* order = member(folder + "byteorder"))
-        if (order->bytes > 16 || text(*order) != "little")
-            throw_input_error("{}: not in little-endian byte order", name);
-
-    for (PickledTensor& tensor : read_torch_pickle(text(*pickle), name)) {
-        const ZipEntry* storage = member(folder + "data/" + tensor.storage);
-        const std::uint64_t size = size_of(tensor.type);
-        if (storage == nullptr)
-            throw_input_error("{}: {}: no member '{}data/{}'", name, tensor.name, folder, tensor.storage);
-        if (storage->bytes / size != tensor.storage_count || storage->bytes % size != 0)
-            throw_input_error("{}: {}: member '{}' has {} bytes ({} {} wanted)", name, tensor.name,
-                              storage->name, storage->bytes, tensor.storage_count, name_of(tensor.type));
-        tensors.push_back({std::move(tensor.name), tensor.type, tensor.shape, files.size(),
-                           storage->offset + tensor.first * size,
-                           static_cast<std::uint64_t>(tensor.shape.numel()) * size});
+    for (StoredTensor& tensor : read_torch_file(*source, file.string())) {
+        tensor.file = files.size();
+        tensors.push_back(std::move(tensor));
     }
     files.push_back(file);
 }

@@ -3,16 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/check.hpp"
-#include "core/files.hpp"
-#include "core/handle.hpp"
 
 namespace gallop {
 namespace {
@@ -201,7 +196,7 @@ public:
         const std::filesystem::path shard(text);
         if (text.empty() || text.find('\0') != std::string::npos || shard != shard.filename() ||
             text == "." || text == "..")
-            throw_input_error("{}: shard '{}' of '{}' is not a plain file name", file_, text, key_);
+            throw_input_error("{}: a shard that is not a plain file name: '{}' of '{}'", file_, text, key_);
         if (!map_.emplace(key_, text).second)
             throw_input_error("{}: names '{}' twice", file_, key_);
         return true;
@@ -304,29 +299,9 @@ std::map<std::string, std::string> parse_safetensors_index(std::string_view json
     return map;
 }
 
-struct SafetensorsWriter::Output {
-    explicit Output(const std::filesystem::path& path)
-        : file(path), stream(std::fopen(file.path().c_str(), "wb")) {
-        if (!stream) fail("cannot open");
-    }
-
-    [[noreturn]] void fail(const char* what) const {
-        throw Error(fmt::format("{}: {}: {}", file.path().string(), what, std::strerror(errno)));
-    }
-    void write(const void* data, std::size_t bytes) {
-        if (bytes > 0 && std::fwrite(data, 1, bytes, stream.get()) != bytes) fail("write failed");
-    }
-
-    static void close(std::FILE* handle) { std::fclose(handle); }
-
-    AtomicFile file;
-    Handle<std::FILE*, close, nullptr> stream;
-    std::uint64_t missing = 0;
-};
-
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::span<const Row> table,
                                      const std::map<std::string, std::string>& metadata)
-    : output_(std::make_unique<Output>(path)) {
+    : file_(path) {
     nlohmann::ordered_json header = nlohmann::ordered_json::object();
     if (!metadata.empty()) header["__metadata__"] = metadata;
     for (const Row& row : table) {
@@ -338,29 +313,26 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::spa
         CHECK(!header.contains(row.name), "two tensors are named '{}'", row.name);
         header[row.name] = {{"dtype", std::string(name_of(type_of(row.dtype)))},
                             {"shape", std::vector<Index>(row.shape.begin(), row.shape.end())},
-                            {"data_offsets", {output_->missing, output_->missing + bytes}}};
-        output_->missing += bytes;
+                            {"data_offsets", {missing_, missing_ + bytes}}};
+        missing_ += bytes;
     }
     std::string text = header.dump();
     text.resize((text.size() + 7) / 8 * 8, ' ');  // the data begin at a multiple of eight
     const std::uint64_t length = text.size();
-    output_->write(&length, sizeof length);
-    output_->write(text.data(), text.size());
+    file_.write(std::as_bytes(std::span(&length, 1)));
+    file_.write(std::as_bytes(std::span(text)));
 }
 
-SafetensorsWriter::~SafetensorsWriter() = default;
-
 void SafetensorsWriter::append(std::span<const std::byte> bytes) {
-    CHECK(bytes.size() <= output_->missing, "{} bytes more than the table announced",
-          bytes.size() - output_->missing);
-    output_->write(bytes.data(), bytes.size());
-    output_->missing -= bytes.size();
+    CHECK(bytes.size() <= missing_, "{} bytes more than the table announced",
+          bytes.size() - missing_);
+    file_.write(bytes);
+    missing_ -= bytes.size();
 }
 
 void SafetensorsWriter::commit() {
-    CHECK(output_->missing == 0, "{} bytes fewer than the table announced", output_->missing);
-    if (std::fclose(output_->stream.release()) != 0) output_->fail("write failed");
-    output_->file.commit();
+    CHECK(missing_ == 0, "{} bytes fewer than the table announced", missing_);
+    file_.commit();
 }
 
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,

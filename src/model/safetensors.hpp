@@ -3,8 +3,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +10,7 @@
 
 #include "model/byte_source.hpp"
 #include "model/checkpoint.hpp"
+#include "model/file_writer.hpp"
 
 namespace gallop {
 
@@ -56,9 +55,6 @@ public:
     /// Writes the header. Throws Error.
     SafetensorsWriter(const std::filesystem::path& path, std::span<const Row> table,
                       const std::map<std::string, std::string>& metadata = {});
-    ~SafetensorsWriter();
-    SafetensorsWriter(const SafetensorsWriter&) = delete;
-    SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
     /// The next bytes of the tensors in the order of the table. Throws Error.
     void append(std::span<const std::byte> bytes);
@@ -66,8 +62,8 @@ public:
     void commit();
 
 private:
-    struct Output;
-    std::unique_ptr<Output> output_;
+    FileWriter file_;
+    std::uint64_t missing_ = 0;  // bytes announced but not appended yet
 };
 
 }  // namespace gallop

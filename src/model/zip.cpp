@@ -1,6 +1,7 @@
 #include "model/zip.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -176,7 +177,96 @@ private:
     std::uint64_t size_;
 };
 
+constexpr auto crc_table = [] {
+    std::array<std::uint32_t, 256> made{};
+    for (std::uint32_t i = 0; i < made.size(); ++i) {
+        std::uint32_t value = i;
+        for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1U) != 0 ? 0xedb88320U : 0U);
+        made[i] = value;
+    }
+    return made;
+}();
+
+// CRC-32 of ISO 3309, as zip wants it.
+std::uint32_t crc32(std::span<const std::byte> bytes) {
+    std::uint32_t crc = ~0U;
+    for (const std::byte byte : bytes)
+        crc = (crc >> 8) ^ crc_table[(crc ^ static_cast<std::uint32_t>(byte)) & 0xffU];
+    return ~crc;
+}
+
+// Little-endian fields, one after another.
+class Record {
+public:
+    template <class T>
+    Record& put(T value) {
+        const auto bytes = std::as_bytes(std::span(&value, 1));
+        bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+        return *this;
+    }
+    Record& put_text(std::string_view text) {
+        const auto bytes = std::as_bytes(std::span(text));
+        bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+        return *this;
+    }
+    Record& fill(std::size_t count) {
+        bytes_.insert(bytes_.end(), count, std::byte{0});
+        return *this;
+    }
+    std::span<const std::byte> bytes() const { return bytes_; }
+
+private:
+    std::vector<std::byte> bytes_;
+};
+
+constexpr std::uint16_t version = 45;  // of the zip64 extensions
+constexpr std::uint16_t date = 0x21;   // 1 January 1980: the same tensors give the same file
+constexpr std::uint32_t in_extra = 0xffffffffU;
+constexpr std::uint16_t zip64_id = 1;
+constexpr std::uint16_t padding_id = 0x4246;  // "FB", torch's own
+
 }  // namespace
+
+void ZipWriter::add(const std::string& name, std::span<const std::byte> content) {
+    constexpr std::uint64_t alignment = 64;
+    const std::uint64_t sizes = 4 + 16;
+    const std::uint64_t unpadded = file_.position() + local_size + name.size() + sizes + 4;
+    const auto padding = static_cast<std::uint16_t>((alignment - unpadded % alignment) % alignment);
+    members_.push_back({name, file_.position(), content.size(), crc32(content)});
+    Record header;
+    header.put(local_signature).put(version).fill(2 + 2 + 2).put(date).put(members_.back().crc);
+    header.put(in_extra).put(in_extra);
+    header.put(static_cast<std::uint16_t>(name.size()));
+    header.put(static_cast<std::uint16_t>(sizes + 4 + padding)).put_text(name);
+    const std::uint64_t bytes = content.size();
+    header.put(zip64_id).put(std::uint16_t{16}).put(bytes).put(bytes);
+    header.put(padding_id).put(padding).fill(padding);
+    file_.write(header.bytes());
+    file_.write(content);
+}
+
+void ZipWriter::commit() {
+    const std::uint64_t directory = file_.position();
+    for (const Member& member : members_) {
+        Record entry;
+        entry.put(central_signature).put(version).put(version).fill(2 + 2 + 2).put(date);
+        entry.put(member.crc).put(in_extra).put(in_extra);
+        entry.put(static_cast<std::uint16_t>(member.name.size())).put(std::uint16_t{4 + 24});
+        entry.fill(2 + 2 + 2 + 4).put(in_extra).put_text(member.name);
+        entry.put(zip64_id).put(std::uint16_t{24}).put(member.bytes).put(member.bytes).put(member.header);
+        file_.write(entry.bytes());
+    }
+    const std::uint64_t end = file_.position();
+    const std::uint64_t count = members_.size();
+    Record tail;
+    tail.put(end64_signature).put(end64_size - 12).put(version).put(version).fill(4 + 4);
+    tail.put(count).put(count).put(end - directory).put(directory);
+    tail.put(locator_signature).fill(4).put(end).put(std::uint32_t{1});
+    tail.put(end_signature).fill(2 + 2).put(std::uint16_t{0xffff}).put(std::uint16_t{0xffff});
+    tail.put(in_extra).put(in_extra).fill(2);
+    file_.write(tail.bytes());
+    file_.commit();
+}
 
 std::vector<ZipEntry> read_zip_directory(ByteSource& source, const std::string& file) {
     return ZipReader(source, file).entries();
