@@ -2,7 +2,8 @@
 # does not allow. Usage: cmake -DROOT=TREE -P layers.cmake
 cmake_minimum_required(VERSION 3.25)
 
-# Whom each room may include, besides itself and core.
+# Whom each room may include, besides itself and core. The command line stands on the farm and looks into
+# the rooms below it: inspect, probe and bench show their insides.
 set(rooms core ops model pipeline media farm cli kernels)
 set(core_may)
 set(ops_may kernels)
@@ -10,7 +11,7 @@ set(model_may ops)
 set(pipeline_may model ops)
 set(media_may)
 set(farm_may pipeline media)
-set(cli_may farm)
+set(cli_may farm media pipeline model ops)
 set(kernels_may)
 
 # Third parties: whose headers (a regular expression on the name) only these files (on the path) may see.
