@@ -89,10 +89,9 @@ Memory& host_memory() {
 }
 
 Tensor::Tensor(Shape shape, DType dtype, Memory& memory)
-    : data_(memory.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype))),
-      shape_(shape),
-      dtype_(dtype),
-      memory_(&memory) {}
+    : shape_(shape), dtype_(dtype), memory_(&memory) {
+    data_ = memory.allocate(bytes());
+}
 
 Tensor::Tensor(Tensor&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

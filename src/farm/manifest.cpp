@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t most_items = 1'000'000;
+constexpr std::size_t most_items = 100'000;
 const std::vector<std::string> top_keys = {"version",  "name",  "use",   "model",
                                            "defaults", "items", "seeds", "outputs"};
 // Names of the manifest language that this version does not carry out; refused rather than unknown.
@@ -219,7 +219,7 @@ Node node_of_setting(const std::string& setting) {
         Node map;
         map.kind = Node::Kind::map;
         map.where = where;
-        map.entries.push_back({std::move(key), std::move(node)});
+        map.entries.emplace_back(std::move(key), std::move(node));
         node = std::move(map);
         if (dot == std::string_view::npos) return node;
         keys = keys.substr(0, dot);

@@ -1,0 +1,93 @@
+#include <chrono>
+#include <ctime>
+
+#include "core/check.hpp"
+#include "core/files.hpp"
+#include "core/log.hpp"
+#include "farm/run.hpp"
+#include "farm/run_lock.hpp"
+#include "farm/time_text.hpp"
+
+namespace gallop {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+/// Removes the temporary files of processes that were killed.
+void sweep(const fs::path& directory) {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+        const std::string name = entry.path().filename().string();
+        if (entry.is_regular_file() && name.starts_with('.') && name.ends_with(".tmp"))
+            left.push_back(entry.path());
+    }
+    for (const fs::path& path : left) {
+        std::error_code failed;
+        fs::remove(path, failed);
+        log_info("removed a half-written file path={}", path.string());
+    }
+}
+
+void refuse_foreign(const fs::path& directory) {
+    for (const auto& entry : fs::directory_iterator(directory)) {
+        const std::string name = entry.path().filename().string();
+        if (name != "LOCK" && name != "items.lock.jsonl" &&
+            !(name.starts_with('.') && name.ends_with(".tmp")))
+            throw_input_error(
+                "{}: holds \"{}\" but no run.json (needs an empty or new folder, or that of an "
+                "earlier run)",
+                directory.string(), name);
+    }
+}
+
+/// Where two plans part, in words.
+std::string difference(const Json& before, const Json& now) {
+    for (const auto& [key, value] : now.items()) {
+        if (!before.contains(key) || before[key] == value) continue;
+        if (key == "items") return "its items are others";
+        if (value.is_object() && before[key].is_object())
+            return fmt::format("its {} differ: {} then, {} now", key, before[key].dump(),
+                               value.dump());
+        return fmt::format("its {} was {}, now {}", key, before[key].dump(), value.dump());
+    }
+    return "its run.json is of another version";
+}
+
+}  // namespace
+
+std::string utc_text() {
+    const auto now = std::chrono::system_clock::now();
+    const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
+    std::tm parts{};
+    ::gmtime_r(&seconds, &parts);
+    char text[32];
+    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return text;
+}
+
+void prepare_run_directory(const Plan& plan, const fs::path& directory) {
+    const fs::path run_json = directory / "run.json";
+    const Json config = frozen_config(plan);
+    if (fs::exists(run_json)) {
+        const Json before = Json::parse(read_text(run_json), nullptr, false);
+        const Json was = before.is_object() ? before.value("config", Json()) : Json();
+        if (was != config)
+            throw_input_error("{}: holds another run: {}; choose another --out", directory.string(),
+                              difference(was, config));
+        sweep(directory);
+        return;
+    }
+    refuse_foreign(directory);
+    sweep(directory);
+    write_atomically(directory / "items.lock.jsonl", lock_text(plan));
+    const Json run = {{"config", config},
+                      {"gallop", GALLOP_VERSION},
+                      {"manifest", fs::absolute(plan.manifest.path).string()},
+                      {"model", plan.manifest.model.path},
+                      {"host", host_name()},
+                      {"created", utc_text()}};
+    write_atomically(run_json, run.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace gallop
