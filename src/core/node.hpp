@@ -26,12 +26,18 @@ struct Node {
     std::string scalar;       ///< the text of a scalar, unquoted
     bool quoted = false;      ///< the scalar was written in quotes: always a string
     std::vector<Node> items;  ///< of a sequence
-    std::vector<std::pair<Node, Node>>
-        entries;  ///< of a map, in order; keys are scalars, all distinct
+    struct Entry;
+    std::vector<Entry> entries;  ///< of a map, in order; keys are scalars, all distinct
     Where where;
 
     /// The value of `key`, or nullptr. Maps only.
     const Node* find(std::string_view key) const;
+};
+
+/// A key and its value.
+struct Node::Entry {
+    Node first;
+    Node second;
 };
 
 /// Parses one YAML document (JSON is YAML). At most 64 levels deep and 10^6 nodes; aliases are

@@ -115,7 +115,7 @@ void NodeBuilder::place(Node node, Anchor anchor) {
     if (parent.node.kind == Node::Kind::sequence) {
         parent.node.items.push_back(std::move(node));
     } else if (parent.key) {
-        parent.node.entries.emplace_back(std::move(*parent.key), std::move(node));
+        parent.node.entries.push_back({std::move(*parent.key), std::move(node)});
         parent.key.reset();
     } else {
         if (node.kind != Node::Kind::scalar)

@@ -89,9 +89,10 @@ Memory& host_memory() {
 }
 
 Tensor::Tensor(Shape shape, DType dtype, Memory& memory)
-    : shape_(shape), dtype_(dtype), memory_(&memory) {
-    data_ = memory.allocate(bytes());
-}
+    : data_(memory.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype))),
+      shape_(shape),
+      dtype_(dtype),
+      memory_(&memory) {}
 
 Tensor::Tensor(Tensor&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

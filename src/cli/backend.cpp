@@ -1,0 +1,29 @@
+#include "cli/backend.hpp"
+
+#include "core/check.hpp"
+
+namespace gallop::cli {
+
+void add_backend_options(po::options_description& options) {
+    options.add_options()("backend", po::value<std::string>()->default_value("cpu"))(
+        "threads", po::value<int>()->default_value(0));
+}
+
+std::unique_ptr<Backend> make_backend(const Values& values) {
+    const std::string name = text_of(values, "backend");
+    const int threads = values["threads"].as<int>();
+    if (threads < 0 || threads > 4096)
+        throw_input_error("--threads is {} (0 for all cores, at most 4096)", threads);
+    if (name == "cpu") return make_cpu_backend(threads);
+    if (name == "cuda") return make_cuda_backend();
+    throw_input_error("--backend is \"{}\" (cpu, cuda)", name);
+}
+
+Precision precision_of(const std::string& text) {
+    if (text == "fp32") return Precision::fp32;
+    if (text == "bf16") return Precision::bf16;
+    if (text == "fp8") return Precision::fp8;
+    throw_input_error("--precision is \"{}\" (fp32, bf16, fp8)", text);
+}
+
+}  // namespace gallop::cli

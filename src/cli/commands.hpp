@@ -1,0 +1,28 @@
+#pragma once
+
+#include "cli/options.hpp"
+
+namespace gallop::cli {
+
+/// What a process says to its caller.
+enum ExitCode : int {
+    done = 0,
+    internal_error = 1,
+    wrong_request = 2,
+    finished_with_failures = 3,  ///< all was tried, some items are quarantined
+    stopped_early = 4,           ///< resumable
+};
+
+/// A command: its name, what `gallop COMMAND --help` prints, and what it does with the arguments
+/// behind its name. `run` throws as the rooms below do.
+struct Command {
+    const char* name;
+    const char* help;
+    int (*run)(const Arguments& arguments);
+};
+
+extern const Command check_command, run_command;                        // manifest_commands.cpp
+extern const Command decode_command, inspect_command;                   // file_commands.cpp
+extern const Command probe_command, make_model_command, bench_command;  // model_commands.cpp
+
+}  // namespace gallop::cli

@@ -1,0 +1,319 @@
+#include <array>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "core/check.hpp"
+#include "core/files.hpp"
+#include "core/log.hpp"
+#include "farm/journal.hpp"
+#include "farm/run.hpp"
+#include "media/h5.hpp"
+#include "media/mp4_facts.hpp"
+#include "model/checkpoint.hpp"
+
+namespace gallop::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* decode_help = R"(gallop decode FILE.h5 [--out FILE.mp4] [options]
+
+Makes an MP4 of stored latents again, with other settings if wanted.
+
+  --out FILE.mp4          where to write (default: beside the latents)
+  --model DIR             the model folder (default: the one that the file names)
+  --arch FILE             architecture file (default: the one that the file names, if any)
+  --decoder turbo|wan     (default: the one that the file names)
+  --crf N                 0 (lossless) … 51 (default: 18)
+  --preset NAME           of the H.264 encoder, ultrafast … veryslow (default: fast)
+  --pix-fmt NAME          yuv420p, yuv422p, yuv444p, also with 10le (default: yuv420p)
+  --audio-bitrate N       bits a second (default: 192000)
+  --backend cpu|cuda      (default: cpu)
+  --threads N             CPU threads (default: all)
+  --precision fp32|bf16   (default: the one that the file names)
+
+Prints the MP4's path.
+)";
+
+constexpr const char* inspect_help = R"(gallop inspect FILE|FOLDER [--json]
+
+Says what a file holds: the tensors, parameters and bytes of a checkpoint (safetensors, sharded or single,
+also .zst; torch .pth, .pt, .ckpt), of a whole model folder, the latents and attributes of an HDF5 file, the
+streams of an MP4 (all of it is decoded), the events of a journal, the state of a run directory.
+
+  --json                  prints one JSON object
+)";
+
+// ---- decode -----------------------------------------------------------------------------------
+
+template <class T>
+T attribute(const LatentsFile& file, const char* name, T fallback) {
+    const auto found = file.attributes.find(name);
+    if (found == file.attributes.end()) return fallback;
+    const T* value = std::get_if<T>(&found->second);
+    return value == nullptr ? fallback : *value;
+}
+
+std::string or_attribute(const Values& values, const char* option, const LatentsFile& file,
+                         const char* name, const char* fallback = "") {
+    return values.contains(option) ? text_of(values, option)
+                                   : attribute(file, name, std::string(fallback));
+}
+
+int decode(const Arguments& arguments) {
+    po::options_description options;
+    options.add_options()("out", po::value<std::string>())("model", po::value<std::string>())(
+        "arch", po::value<std::string>())("decoder", po::value<std::string>())(
+        "crf", po::value<int>()->default_value(18))(
+        "preset", po::value<std::string>()->default_value("fast"))(
+        "pix-fmt", po::value<std::string>()->default_value("yuv420p"))(
+        "audio-bitrate", po::value<int>()->default_value(192000))("precision",
+                                                                  po::value<std::string>());
+    add_backend_options(options);
+    const Values values = parse("decode", arguments, options, {"FILE"});
+    const fs::path path = text_of(values, "FILE");
+    const LatentsFile file = read_latents(path);
+    const Tensor& video = file.video_final.defined() ? file.video_final : file.video_base;
+    if (!video.defined() || !file.audio.defined())
+        throw_input_error("{}: holds no {} (both are needed to make a clip)", path.string(),
+                          video.defined() ? "audio" : "picture latents");
+
+    const std::string model = or_attribute(values, "model", file, "model");
+    if (model.empty())
+        throw_input_error("{}: names no model folder; give it with --model", path.string());
+    const std::string decoder = or_attribute(values, "decoder", file, "decoder", "turbo");
+    if (decoder != "turbo" && decoder != "wan")
+        throw_input_error("decoder is \"{}\" (turbo, wan)", decoder);
+    const auto latent_frames = static_cast<int>(video.size(1));
+    const auto frames = attribute(file, "frames", std::int64_t{4} * (latent_frames - 1) + 1);
+    if (frames < 1 || frames > 4 * (latent_frames - 1) + 1)
+        throw_input_error("{}: frames is {}, but its {} latent frames hold 1 to {}", path.string(),
+                          frames, latent_frames, 4 * (latent_frames - 1) + 1);
+
+    OutputRequest how;
+    how.crf = values["crf"].as<int>();
+    how.preset = text_of(values, "preset");
+    how.pix_fmt = text_of(values, "pix-fmt");
+    how.audio_bitrate = values["audio-bitrate"].as<int>();
+    const fs::path out = values.contains("out") ? fs::path(text_of(values, "out"))
+                                                : fs::path(path).replace_extension(".mp4");
+    const Precision precision =
+        precision_of(or_attribute(values, "precision", file, "precision", "bf16"));
+    const std::unique_ptr<Backend> backend = make_backend(values);
+    Renderer renderer({model, or_attribute(values, "arch", file, "arch"), precision}, *backend);
+    write_clip(stages_of(renderer), video, file.audio,
+               decoder == "wan" ? VideoDecoder::wan : VideoDecoder::turbo,
+               {static_cast<int>(video.size(3)) * 16, static_cast<int>(video.size(2)) * 16},
+               static_cast<int>(frames), how, attribute(file, "id", std::string()), out, {});
+    fmt::print("{}\n", out.string());
+    return done;
+}
+
+// ---- inspect ----------------------------------------------------------------------------------
+
+Json shape_json(const Shape& shape) { return Json(std::vector<Index>(shape.begin(), shape.end())); }
+
+Json checkpoint_json(const fs::path& path) {
+    const Checkpoint checkpoint = Checkpoint::open(path);
+    Json tensors = Json::array();
+    Index parameters = 0;
+    std::uint64_t bytes = 0;
+    for (const StoredTensor& tensor : checkpoint.tensors()) {
+        tensors.push_back({{"name", tensor.name},
+                           {"dtype", std::string(name_of(tensor.type))},
+                           {"shape", shape_json(tensor.shape)},
+                           {"bytes", tensor.bytes}});
+        parameters += tensor.shape.numel();
+        bytes += tensor.bytes;
+    }
+    Json files = Json::array();
+    for (const fs::path& file : checkpoint.files()) files.push_back(file.string());
+    return {{"kind", "checkpoint"},
+            {"path", path.string()},
+            {"tensors", tensors},
+            {"parameters", parameters},
+            {"bytes", bytes},
+            {"files", std::move(files)},
+            {"metadata", checkpoint.metadata()}};
+}
+
+bool looks_like_checkpoint(const fs::path& path) {
+    if (fs::is_directory(path)) {
+        for (const char* name :
+             {"model.safetensors.index.json", "model.safetensors", "model.safetensors.zst"})
+            if (fs::exists(path / name)) return true;
+        return false;
+    }
+    const std::string name = path.filename().string();
+    for (const char* suffix : {".safetensors", ".safetensors.zst", ".pth", ".pt", ".ckpt"})
+        if (name.ends_with(suffix)) return true;
+    return false;
+}
+
+Json latents_json(const fs::path& path) {
+    const LatentsFile file = read_latents(path);
+    Json data = Json::object();
+    for (const auto& [name, tensor] : {std::pair{"video_base", &file.video_base},
+                                       {"video_final", &file.video_final},
+                                       {"audio", &file.audio}})
+        if (tensor->defined()) data[name] = shape_json(tensor->shape());
+    Json attributes = Json::object();
+    for (const auto& [name, value] : file.attributes)
+        std::visit([&, key = &name](const auto& held) { attributes[*key] = held; }, value);
+    return {{"kind", "latents"},
+            {"path", path.string()},
+            {"dtype", std::string(name_of(file.stored))},
+            {"data", data},
+            {"attributes", attributes}};
+}
+
+Json clip_json(const fs::path& path) {
+    const Mp4Facts facts = read_mp4(path);
+    return {{"kind", "clip"},
+            {"path", path.string()},
+            {"bytes", facts.bytes},
+            {"video",
+             {{"codec", facts.video_codec},
+              {"pix_fmt", facts.pix_fmt},
+              {"width", facts.width},
+              {"height", facts.height},
+              {"frames", facts.frames},
+              {"frames_per_second", facts.frames_per_second},
+              {"seconds", facts.video_seconds},
+              {"matrix", facts.color_matrix},
+              {"primaries", facts.color_primaries},
+              {"transfer", facts.color_transfer},
+              {"range", facts.color_range}}},
+            {"audio",
+             {{"codec", facts.audio_codec},
+              {"sample_rate", facts.sample_rate},
+              {"channels", facts.channels},
+              {"samples", facts.samples},
+              {"seconds", facts.audio_seconds}}},
+            {"tags", facts.tags}};
+}
+
+Json journal_json(const fs::path& path) {
+    const JournalContent content = read_journal(read_text(path, std::uint64_t{1} << 32));
+    Json counts = Json::object();
+    for (const Json& event : content.events) {
+        const std::string kind = event.value("event", "?");
+        counts[kind] = counts.value(kind, 0) + 1;
+    }
+    return {{"kind", "journal"},
+            {"path", path.string()},
+            {"events", counts},
+            {"damaged_lines", content.damaged_lines},
+            {"truncated", content.truncated}};
+}
+
+Json run_json(const fs::path& path) {
+    Json result = {{"kind", "run"}, {"path", path.string()}};
+    for (const auto& [key, name] : {std::pair{"run", "run.json"}, {"status", "status.json"}})
+        if (fs::exists(path / name))
+            result[key] = Json::parse(read_text(path / name), nullptr, false);
+    if (fs::exists(path / "journal.jsonl"))
+        result["journal"] = journal_json(path / "journal.jsonl");
+    return result;
+}
+
+Json model_json(const fs::path& path) {
+    Json parts = Json::array();
+    Index parameters = 0;
+    std::vector<fs::path> found;
+    for (auto entry = fs::recursive_directory_iterator(path);
+         entry != fs::recursive_directory_iterator(); ++entry) {
+        if (!looks_like_checkpoint(entry->path())) continue;
+        found.push_back(entry->path());
+        if (entry->is_directory()) entry.disable_recursion_pending();
+    }
+    std::sort(found.begin(), found.end());
+    if (found.empty())
+        throw_input_error("{}: a folder without a checkpoint or a run in it", path.string());
+    for (const fs::path& part : found) {
+        Json one = checkpoint_json(part);
+        parameters += one["parameters"].get<Index>();
+        one["tensors"] = one["tensors"].size();
+        one.erase("files");
+        one.erase("metadata");
+        parts.push_back(std::move(one));
+    }
+    return {
+        {"kind", "model"}, {"path", path.string()}, {"parts", parts}, {"parameters", parameters}};
+}
+
+Json inspect_path(const fs::path& path) {
+    if (fs::is_directory(path)) {
+        if (fs::exists(path / "run.json")) return run_json(path);
+        return looks_like_checkpoint(path) ? checkpoint_json(path) : model_json(path);
+    }
+    const InputFile file(path);
+    std::array<char, 12> head{};
+    if (file.size() >= head.size()) file.read(0, std::as_writable_bytes(std::span(head)));
+    const std::string_view start(head.data(), head.size());
+    if (start.starts_with("\x89HDF\r\n\x1a\n")) return latents_json(path);
+    if (start.substr(4, 4) == "ftyp") return clip_json(path);
+    if (path.extension() == ".jsonl") return journal_json(path);
+    return checkpoint_json(path);
+}
+
+/// 15299419152 → "15,299,419,152".
+std::string grouped(std::uint64_t number) {
+    std::string text = std::to_string(number);
+    for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+    return text;
+}
+
+void print_text(const Json& facts) {
+    const std::string kind = facts["kind"];
+    if (kind == "checkpoint") {
+        for (const Json& tensor : facts["tensors"])
+            fmt::print("{} {} {}\n", tensor["name"].get<std::string>(),
+                       tensor["dtype"].get<std::string>(), tensor["shape"].dump());
+        fmt::print("{} tensors, {} parameters, {} bytes in {} file{}\n",
+                   grouped(facts["tensors"].size()),
+                   grouped(facts["parameters"].get<std::uint64_t>()),
+                   grouped(facts["bytes"].get<std::uint64_t>()), facts["files"].size(),
+                   facts["files"].size() == 1 ? "" : "s");
+    } else if (kind == "model") {
+        for (const Json& part : facts["parts"])
+            fmt::print("{}: {} tensors, {} parameters, {} bytes\n", part["path"].get<std::string>(),
+                       grouped(part["tensors"].get<std::uint64_t>()),
+                       grouped(part["parameters"].get<std::uint64_t>()),
+                       grouped(part["bytes"].get<std::uint64_t>()));
+        fmt::print("{} parameters in all\n", grouped(facts["parameters"].get<std::uint64_t>()));
+    } else {
+        // One fact a line, nested names joined by dots.
+        for (const auto& [name, value] : facts.flatten().items()) {
+            std::string key = name.substr(1);
+            std::replace(key.begin(), key.end(), '/', '.');
+            fmt::print("{} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+        }
+    }
+}
+
+int inspect(const Arguments& arguments) {
+    po::options_description options;
+    options.add_options()("json", "");
+    const Values values = parse("inspect", arguments, options, {"FILE"});
+    const fs::path path = text_of(values, "FILE");
+    if (!fs::exists(path)) throw_input_error("{}: no such file or folder", path.string());
+    const Json facts = inspect_path(path);
+    if (values.contains("json"))
+        fmt::print("{}\n", facts.dump(2, ' ', false, Json::error_handler_t::replace));
+    else
+        print_text(facts);
+    return done;
+}
+
+}  // namespace
+
+const Command decode_command = {"decode", decode_help, decode};
+const Command inspect_command = {"inspect", inspect_help, inspect};
+
+}  // namespace gallop::cli

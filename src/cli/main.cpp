@@ -1,0 +1,83 @@
+#include <array>
+#include <cstdio>
+#include <new>
+
+#include <fmt/format.h>
+
+#include "cli/commands.hpp"
+#include "core/check.hpp"
+#include "core/log.hpp"
+#include "core/reader.hpp"
+
+namespace gallop::cli {
+namespace {
+
+constexpr const char* overview =
+    R"(gallop renders clips with picture and sound from text, images and driving sound.
+
+  gallop check MANIFEST       lists every mistake of a manifest
+  gallop run MANIFEST         renders a manifest's items, or goes on where an earlier run ended
+  gallop decode FILE.h5       makes an MP4 of stored latents again
+  gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
+  gallop probe COMPONENT      runs one component on one golden case and compares
+  gallop make-model ARCH      writes a complete model of random weights
+  gallop bench cpu            times one forward of the network
+
+  gallop COMMAND --help       all about a command
+  gallop --version
+
+Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 the request is wrong,
+3 finished, but items failed, 4 stopped early and resumable.
+)";
+
+const std::array<const Command*, 7> commands = {
+    &check_command, &run_command,        &decode_command, &inspect_command,
+    &probe_command, &make_model_command, &bench_command};
+
+int dispatch(const Arguments& arguments) {
+    if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
+        arguments[0] == "help") {
+        fmt::print("{}", overview);
+        return arguments.empty() ? wrong_request : done;
+    }
+    if (arguments[0] == "--version") {
+        fmt::print("gallop {}\n", GALLOP_VERSION);
+        return done;
+    }
+    std::vector<std::string> names;
+    for (const Command* command : commands) {
+        names.emplace_back(command->name);
+        if (arguments[0] != command->name) continue;
+        const Arguments rest(arguments.begin() + 1, arguments.end());
+        for (const std::string& argument : rest) {
+            if (argument != "--help" && argument != "-h") continue;
+            fmt::print("{}", command->help);
+            return done;
+        }
+        return command->run(rest);
+    }
+    const std::string near = nearest(arguments[0], names);
+    throw_input_error("gallop: unknown command \"{}\"{}; gallop --help lists all", arguments[0],
+                      near.empty() ? "" : fmt::format(" (did you mean {}?)", near));
+}
+
+int guarded(const Arguments& arguments) {
+    try {
+        const int code = dispatch(arguments);
+        if (std::fflush(stdout) != 0) throw Error("standard output cannot be written");
+        return code;
+    } catch (const InputError& wrong) {
+        fmt::print(stderr, "{}\n", wrong.what());
+        return wrong_request;
+    } catch (const std::bad_alloc&) {
+        log_error("out of host memory");
+    } catch (const std::exception& failed) {
+        log_error("{}", failed.what());
+    }
+    return internal_error;
+}
+
+}  // namespace
+}  // namespace gallop::cli
+
+int main(int argc, char** argv) { return gallop::cli::guarded({argv + 1, argv + argc}); }

@@ -1,0 +1,94 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "core/check.hpp"
+#include "pipeline/probe.hpp"
+
+namespace gallop::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* probe_help =
+    R"(gallop probe COMPONENT --case IN.safetensors [--weights PATH] [--arch FILE] [options]
+
+Runs one component on the tensors of a golden case and writes or compares what it makes. COMPONENT: dit,
+unipc, renoise, pipeline, turbo-vae, wan-vae-encode, wan-vae-decode, audio-vae-encode, audio-vae-decode,
+text. What the case's metadata says (coordinates, local layers, steps, passes) wins over the architecture.
+
+  --case FILE             the case: inputs, and the expected outputs when comparing
+  --weights PATH          the component's checkpoint, a file or a folder (the samplers need none)
+  --arch FILE             its architecture (default: the file beside the weights)
+  --out FILE              writes the outputs as safetensors under the case's names
+  --compare               prints each output's largest error over the largest expected magnitude, and
+                          the relative L2 error
+  --tolerance X           with --compare: exit code 1 when a largest error exceeds X
+  --backend cpu|cuda      (default: cpu)
+  --threads N             CPU threads (default: all)
+  --precision fp32|bf16|fp8
+                          fp32 throughout, the published casts, or 8-bit products (default: fp32)
+  --json                  prints one JSON object
+)";
+
+int probe(const Arguments& arguments) {
+    po::options_description options;
+    options.add_options()("case", po::value<std::string>())("weights", po::value<std::string>())(
+        "arch", po::value<std::string>())("out", po::value<std::string>())("compare", "")(
+        "tolerance", po::value<double>())(
+        "precision", po::value<std::string>()->default_value("fp32"))("json", "");
+    add_backend_options(options);
+    const Values values = parse("probe", arguments, options, {"COMPONENT"});
+    if (!values.contains("case"))
+        throw_input_error("gallop probe: --case is missing (the golden case to run)");
+    if (values.contains("tolerance") && !values.contains("compare"))
+        throw_input_error("gallop probe: --tolerance has no use without --compare");
+    if (!values.contains("out") && !values.contains("compare"))
+        throw_input_error("gallop probe: nothing to do (needs --out, --compare or both)");
+    ProbeRequest request;
+    request.component = text_of(values, "COMPONENT");
+    request.weights = text_of(values, "weights");
+    request.arch = text_of(values, "arch");
+    request.input = text_of(values, "case");
+    request.output = text_of(values, "out");
+    request.precision = precision_of(text_of(values, "precision"));
+    request.compare = values.contains("compare");
+    const std::unique_ptr<Backend> backend = make_backend(values);
+    const std::vector<ProbeDifference> differences = run_probe(request, *backend);
+
+    // NaN is beyond every tolerance.
+    const double tolerance = values.contains("tolerance") ? values["tolerance"].as<double>() : 0;
+    const bool within =
+        !values.contains("tolerance") ||
+        std::all_of(differences.begin(), differences.end(),
+                    [&](const ProbeDifference& one) { return one.largest_error <= tolerance; });
+    if (values.contains("json")) {
+        Json outputs = Json::array();
+        for (const ProbeDifference& one : differences)
+            outputs.push_back({{"name", one.name},
+                               {"expected", one.expected},
+                               {"largest_error", one.largest_error},
+                               {"relative_l2", one.relative_l2}});
+        const Json all = {{"component", request.component},
+                          {"case", request.input.string()},
+                          {"within", within},
+                          {"outputs", outputs}};
+        fmt::print("{}\n", all.dump(2, ' ', false, Json::error_handler_t::replace));
+    } else {
+        for (const ProbeDifference& one : differences)
+            fmt::print("{:<20} against {:<20} largest {:.3e}  relative L2 {:.3e}\n", one.name,
+                       one.expected, one.largest_error, one.relative_l2);
+        if (!within) fmt::print("beyond the tolerance of {:.3e}\n", tolerance);
+    }
+    return within ? done : internal_error;
+}
+
+}  // namespace
+
+const Command probe_command = {"probe", probe_help, probe};
+
+}  // namespace gallop::cli

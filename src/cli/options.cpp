@@ -1,0 +1,52 @@
+#include "cli/options.hpp"
+
+#include <algorithm>
+
+#include "core/check.hpp"
+#include "core/reader.hpp"
+
+namespace gallop::cli {
+
+Values parse(const std::string& command, const Arguments& arguments,
+             po::options_description options, const std::vector<std::string>& positional,
+             std::size_t optional) {
+    std::vector<std::string> known;
+    for (const auto& option : options.options()) known.push_back("--" + option->long_name());
+    po::positional_options_description order;
+    for (const std::string& name : positional) {
+        options.add_options()(name.c_str(), po::value<std::string>());
+        order.add(name.c_str(), 1);
+    }
+    // No guessing: an abbreviated option may come to mean another one in a later version.
+    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    Values values;
+    try {
+        po::store(po::command_line_parser(arguments)
+                      .options(options)
+                      .positional(order)
+                      .style(style)
+                      .run(),
+                  values);
+        po::notify(values);
+    } catch (const po::unknown_option& wrong) {
+        std::string name = wrong.get_option_name();
+        const std::string near = nearest(name, known);
+        throw_input_error("gallop {}: unknown option {}{}; gallop {} --help lists all", command,
+                          name, near.empty() ? "" : fmt::format(" (did you mean {}?)", near),
+                          command);
+    } catch (const po::error& wrong) {
+        throw_input_error("gallop {}: {}; gallop {} --help lists all options", command,
+                          wrong.what(), command);
+    }
+    for (std::size_t i = 0; i + optional < positional.size(); ++i)
+        if (!values.contains(positional[i]))
+            throw_input_error("gallop {}: {} is missing; gallop {} --help shows how", command,
+                              positional[i], command);
+    return values;
+}
+
+std::string text_of(const Values& values, const std::string& name) {
+    return values.contains(name) ? values[name].as<std::string>() : std::string();
+}
+
+}  // namespace gallop::cli
