@@ -302,8 +302,11 @@ void Backend::embed(ConstTensorView table, std::span<const std::int32_t> ids, fl
 
 Tensor Backend::prepare_conv(ConstTensorView kernel, DType dtype) {
     check_f32(kernel, "kernel");
-    check_rank(kernel, 5, "kernel");
-    return do_prepare_conv(kernel, dtype);
+    const Shape& shape = kernel.shape();
+    CHECK(shape.rank() >= 3 && shape.rank() <= 5, "a kernel of shape {}", to_string(shape));
+    std::array<Index, 5> extents{shape[0], shape[1], 1, 1, 1};
+    std::copy(shape.begin() + 2, shape.end(), extents.end() - (shape.end() - shape.begin() - 2));
+    return do_prepare_conv(kernel.reshape(Shape(extents)), dtype);
 }
 
 Shape Backend::conv_shape(const Shape& x, const Shape& kernel, const ConvSpec& spec) {

@@ -41,7 +41,8 @@ struct NormSpec {
     float eps = 1e-6F;
 };
 
-enum class Activation { none, silu, relu };
+/// silu: x·σ(x); relu: max(x, 0); elu: x, or exp(x) − 1 below 0; clamp: x cut to −1 … 1.
+enum class Activation { none, silu, relu, elu, tanh, clamp };
 
 /// Geometry of a convolution over (T, Y, X); pads are zeros before and after each axis.
 struct ConvSpec {
@@ -175,8 +176,8 @@ public:
     // ---- convolutions
     // -----------------------------------------------------------------------------
 
-    /// Brings a kernel [O, I, kT, kY, kX] f32 (host, as stored) to the dtype and layout that `conv`
-    /// reads; done once, at load.
+    /// Brings a kernel [O, I, kT, kY, kX] f32 (host, as stored; [O, I, kY, kX] and [O, I, kX] have
+    /// extents of 1 in front) to the dtype and layout that `conv` reads; done once, at load.
     Tensor prepare_conv(ConstTensorView kernel, DType dtype);
     /// y = conv(x) + b. x: [T, Y, X, I] float; kernel: from prepare_conv with x's dtype; bias: [O]
     /// f32 or undefined; y: [T', Y', X', O] of x's dtype.

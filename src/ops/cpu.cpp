@@ -128,6 +128,15 @@ void apply(Activation activation, const float* x, float* y, std::size_t n) {
         case Activation::relu:
             for (std::size_t i = 0; i < n; ++i) y[i] = x[i] > 0 ? x[i] : 0.0F;
             break;
+        case Activation::elu:
+            for (std::size_t i = 0; i < n; ++i) y[i] = x[i] > 0 ? x[i] : std::expm1(x[i]);
+            break;
+        case Activation::tanh:
+            for (std::size_t i = 0; i < n; ++i) y[i] = std::tanh(x[i]);
+            break;
+        case Activation::clamp:
+            for (std::size_t i = 0; i < n; ++i) y[i] = std::min(std::max(x[i], -1.0F), 1.0F);
+            break;
     }
 }
 
