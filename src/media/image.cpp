@@ -26,14 +26,40 @@ bool is_full_range(const AVFrame& frame, const AVPixFmtDescriptor& format) {
            std::string_view(format.name).starts_with("yuvj");
 }
 
+/// The frame, or a copy with sides that its chroma divides. swscale stretches the chroma of an odd
+/// side a little (151 to 301 in place of 302), which shifts colours; what fills the copy's last row
+/// and column does not matter, because it is cut off again.
+FrameHandle with_even_sides(const AVFrame& frame, const AVPixFmtDescriptor& format) {
+    const int width = AV_CEIL_RSHIFT(frame.width, format.log2_chroma_w) << format.log2_chroma_w;
+    const int height = AV_CEIL_RSHIFT(frame.height, format.log2_chroma_h) << format.log2_chroma_h;
+    FrameHandle even = make_frame();
+    if (width == frame.width && height == frame.height) {
+        check_ffmpeg(av_frame_ref(even.get(), &frame), "picture", "no memory");
+        return even;
+    }
+    even.get()->width = width;
+    even.get()->height = height;
+    even.get()->format = frame.format;
+    check_ffmpeg(av_frame_get_buffer(even.get(), 0), "picture", "no memory");
+    for (const AVBufferRef* buffer : even.get()->buf)
+        if (buffer != nullptr) std::memset(buffer->data, 0, buffer->size);
+    av_image_copy(even.get()->data, even.get()->linesize,
+                  const_cast<const std::uint8_t**>(frame.data), frame.linesize,
+                  static_cast<AVPixelFormat>(frame.format), frame.width, frame.height);
+    return even;
+}
+
 /// [Y, X, 3] u8 of a decoded frame.
 Tensor to_rgb(const AVFrame& frame, const std::string& name) {
     const auto format = static_cast<AVPixelFormat>(frame.format);
     const AVPixFmtDescriptor* description = av_pix_fmt_desc_get(format);
     if (description == nullptr || !sws_isSupportedInput(format))
         throw_input_error("{}: its pixel format cannot be converted to RGB", name);
+    const FrameHandle even = with_even_sides(frame, *description);
+    const int width = even.get()->width;
+    const int height = even.get()->height;
     ScalerHandle scaler(sws_getContext(
-        frame.width, frame.height, format, frame.width, frame.height, AV_PIX_FMT_RGB24,
+        width, height, format, width, height, AV_PIX_FMT_RGB24,
         SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_FULL_CHR_H_INP | SWS_BITEXACT,
         nullptr, nullptr, nullptr));
     if (!scaler) throw_input_error("{}: its pixels cannot be converted to RGB", name);
@@ -48,11 +74,11 @@ Tensor to_rgb(const AVFrame& frame, const std::string& name) {
                              sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
     const FrameHandle rgb =
         make_frame();  // padded rows: the converter may write beyond the last pixel
-    rgb.get()->width = frame.width;
-    rgb.get()->height = frame.height;
+    rgb.get()->width = width;
+    rgb.get()->height = height;
     rgb.get()->format = AV_PIX_FMT_RGB24;
     check_ffmpeg(av_frame_get_buffer(rgb.get(), 0), name, "no memory for the picture");
-    check_ffmpeg_input(sws_scale(scaler.get(), frame.data, frame.linesize, 0, frame.height,
+    check_ffmpeg_input(sws_scale(scaler.get(), even.get()->data, even.get()->linesize, 0, height,
                                  rgb.get()->data, rgb.get()->linesize),
                        name, "cannot convert to RGB");
     Tensor image({frame.height, frame.width, 3}, DType::u8);
@@ -101,8 +127,10 @@ Tensor load_image(const std::filesystem::path& path) {
         std::int64_t{stream->codecpar->width} * std::int64_t{stream->codecpar->height};
     if (pixels > max_pixels)
         throw_input_error("{}: {} pixels (at most {})", path.string(), pixels, max_pixels);
+    // The TIFF decoder, when strict, refuses every tag that it does not use itself.
+    const bool strict = stream->codecpar->codec_id != AV_CODEC_ID_TIFF;
     const CodecHandle decoder =
-        open_decoder(input, *stream, {.max_pixels = max_pixels, .strict = true});
+        open_decoder(input, *stream, {.max_pixels = max_pixels, .strict = strict});
 
     Tensor image;
     const PacketHandle packet = make_packet();

@@ -95,6 +95,32 @@ TEST_F(Image, ReadsEveryBrightnessOfASubsampledJpeg) {
     }
 }
 
+// Where the chroma of a halved side changes between two columns, the picture changes half way.
+TEST_F(Image, KeepsChromaInPlaceWhenTheWidthIsOdd) {
+    constexpr int edge = 136;  // chroma columns; a multiple of 8, so that the DCT keeps it sharp
+    for (const int width : {302, 301}) {
+        const std::string jpeg =
+            encode_picture("mjpeg", AV_PIX_FMT_YUVJ420P, width, 15, [](AVFrame& frame) {
+                for (int y = 0; y < 15; ++y)
+                    std::memset(frame.data[0] + y * frame.linesize[0], 128, 302);
+                for (int y = 0; y < 8; ++y)
+                    for (int x = 0; x < 151; ++x) {
+                        frame.data[1][y * frame.linesize[1] + x] = x < edge ? 96 : 160;
+                        frame.data[2][y * frame.linesize[2] + x] = 128;
+                    }
+            });
+        const Tensor image = load(jpeg);
+        ASSERT_EQ(image.shape(), Shape({15, width, 3}));
+        // Blue left and right of the edge lie as far below the middle as above it: 128
+        // + 1.772·(±32). 6: the DCT's rounding near the edge; a quarter column's shift makes 40 and
+        // more.
+        EXPECT_NEAR(pixel(image, 7, 2 * edge - 1)[2] + pixel(image, 7, 2 * edge)[2], 256, 6)
+            << width;
+        EXPECT_NEAR(pixel(image, 7, 2 * edge - 20)[2], 71, 3);
+        EXPECT_NEAR(pixel(image, 7, 2 * edge + 20)[2], 185, 3);
+    }
+}
+
 // TIFF 6.0's table: where the stored row 0 and column 0 are on the upright picture.
 struct Turn {
     int orientation;
