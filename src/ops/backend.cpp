@@ -149,6 +149,23 @@ void Backend::linear(ConstTensorView x, ConstTensorView weight, ConstTensorView 
     linear(x, weight, bias, all, y);
 }
 
+void Backend::project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                      TensorView y) {
+    for (const ConstTensorView& part : {x, weight, ConstTensorView(y)})
+        check_f32(part, "projection");
+    check_rank(weight, 2, "weight");
+    CHECK(rows_of(x) == rows_of(y) && weight.size(1) == x.shape().back() &&
+              weight.size(0) == y.shape().back(),
+          "projection from {} to {} by {}", to_string(x.shape()), to_string(y.shape()),
+          to_string(weight.shape()));
+    if (bias.defined()) {
+        check_f32(bias, "bias");
+        CHECK(bias.numel() == weight.size(0), "bias of {} for {} rows", bias.numel(),
+              weight.size(0));
+    }
+    do_project(x, weight, bias, y);
+}
+
 void Backend::norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
                    Segments segments, TensorView y, Activation activation) {
     check_float(x, "x");

@@ -86,8 +86,8 @@ public:
     Tensor zeros(Shape shape, DType dtype = DType::f32);
     /// Copies a host array to the device.
     Tensor upload(ConstTensorView host);
-    /// Copies a host array into one on the device, same shape and dtype; the host's bytes may be reused
-    /// afterwards.
+    /// Copies a host array into one on the device, same shape and dtype; the host's bytes may be
+    /// reused afterwards.
     void upload(ConstTensorView host, TensorView device) {
         CHECK(host.shape() == device.shape() && host.dtype() == device.dtype(),
               "{} {} uploaded into {} {}", name_of(host.dtype()), to_string(host.shape()),
@@ -122,6 +122,10 @@ public:
                 TensorView y);
     /// The same with one expert.
     void linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, TensorView y);
+    /// y = x Wᵀ + b in f32 with well-balanced sums, for the first and last layers of a network,
+    /// whose rounding everything after them inherits. x: [L, D], weight: [N, D], bias: [N] or
+    /// undefined, y: [L, N], all f32.
+    void project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, TensorView y);
     /// y = act(norm(x)) over the last axis. x, y: [..., D] float, may be the same array when the
     /// dtype is the same; weight: [E·D] f32 (undefined for Kind::rms). Segments count rows of D;
     /// empty means one expert.
@@ -232,6 +236,8 @@ private:
     virtual void do_repeat_channels(ConstTensorView x, Index n, TensorView y) = 0;
     virtual void do_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
                            Segments segments, TensorView y) = 0;
+    virtual void do_project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                            TensorView y) = 0;
     virtual void do_norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
                          Segments segments, TensorView y, Activation activation) = 0;
     virtual void do_activate(ConstTensorView x, Activation activation, TensorView y) = 0;

@@ -6,8 +6,12 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
 #define GALLOP_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+// fmaf is exact whether the machine has the instruction or not; with it the loop is a vector loop.
+#define GALLOP_FUSED_CLONES \
+    __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define GALLOP_CLONES
+#define GALLOP_FUSED_CLONES
 #endif
 
 namespace gallop::vector_math {
@@ -90,14 +94,35 @@ GALLOP_CLONES float max(const float* x, std::size_t n) {
 }
 
 GALLOP_CLONES float sum_of_squares(const float* x, std::size_t n) {
-    float sums[lanes] = {};
+    float sums[4 * lanes] = {};
     std::size_t i = 0;
+    for (; i + 4 * lanes <= n; i += 4 * lanes)
+        for (std::size_t j = 0; j < 4 * lanes; ++j) sums[j] += x[i + j] * x[i + j];
     for (; i + lanes <= n; i += lanes)
         for (std::size_t j = 0; j < lanes; ++j) sums[j] += x[i + j] * x[i + j];
-    for (; i < n; ++i) sums[i % lanes] += x[i] * x[i];
     float total = 0;
-    for (const float sum : sums) total += sum;
+    for (; i < n; ++i) total += x[i] * x[i];
+    for (std::size_t part = 1; part < 4; ++part)
+        for (std::size_t j = 0; j < lanes; ++j) sums[j] += sums[part * lanes + j];
+    for (std::size_t j = 0; j < lanes; ++j) total += sums[j];
     return total;
+}
+
+GALLOP_FUSED_CLONES void dot_rows(const float* x, const float* rows, std::size_t count,
+                                  std::size_t n, float* out) {
+    for (std::size_t row = 0; row < count; ++row) {
+        const float* w = rows + row * n;
+        float sums[lanes] = {};
+        std::size_t k = 0;
+        for (; k + lanes <= n; k += lanes)
+            for (std::size_t j = 0; j < lanes; ++j)
+                sums[j] = __builtin_fmaf(x[k + j], w[k + j], sums[j]);
+        for (std::size_t j = 0; k + j < n; ++j)
+            sums[j] = __builtin_fmaf(x[k + j], w[k + j], sums[j]);
+        for (std::size_t width = lanes; width > 1; width /= 2)
+            for (std::size_t j = 0; j < width / 2; ++j) sums[j] = sums[2 * j] + sums[2 * j + 1];
+        out[row] = sums[0];
+    }
 }
 
 GALLOP_CLONES void scale(float* x, std::size_t n, float factor) {

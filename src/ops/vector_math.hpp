@@ -17,8 +17,12 @@ void sigmoid(const float* x, float* y, std::size_t n);
 /// y = tanh(x).
 void tanh(const float* x, float* y, std::size_t n);
 float max(const float* x, std::size_t n);
-/// Σ x².
+/// Σ x², in the order of PyTorch's sum over a contiguous axis (16 lanes, four vectors at a time),
+/// which the published casts need: a last place here can turn a bf16 rounding.
 float sum_of_squares(const float* x, std::size_t n);
+/// out[j] = Σ x[k]·rows[j·n + k] for `count` rows, each in 16 interleaved partial sums of fused
+/// products that are then added pairwise: what MKL does for the reference's f32 embedders.
+void dot_rows(const float* x, const float* rows, std::size_t count, std::size_t n, float* out);
 /// x ← factor·x.
 void scale(float* x, std::size_t n, float factor);
 /// y = factor·x·w, or factor·x·(1 + w) when `offset`.

@@ -30,29 +30,29 @@ struct SrSampling {
     int steps = 5;
     int passes = 1;
     double shift = 5.0;
-    double guidance = 3.5;        ///< only with two passes
-    int trick_frames = 13;        ///< the first so many latent frames get `trick_guidance`
+    double guidance = 3.5;  ///< only with two passes
+    int trick_frames = 13;  ///< the first so many latent frames get `trick_guidance`
     double trick_guidance = 2.0;
-    int noise_value = 220;        ///< entry of the zero-terminal-SNR table
-    double audio_noise = 0.7;     ///< share of noise in the sound that the network is shown
+    int noise_value = 220;     ///< entry of the zero-terminal-SNR table
+    double audio_noise = 0.7;  ///< share of noise in the sound that the network is shown
 };
 
 enum class VideoDecoder { turbo, wan };
 
 /// One clip to render, fully resolved: everything that changes a pixel or a sample.
 struct Item {
-    std::string name;    ///< the person's word for it; not part of the id
-    std::string id;      ///< content hash, 32 hex digits
+    std::string name;  ///< the person's word for it; not part of the id
+    std::string id;    ///< content hash, 32 hex digits
     std::string prompt;
     std::string negative_prompt;  ///< empty: the shipped one
-    std::string image;   ///< path of the conditioning image, or empty
-    std::string audio;   ///< path of the driving sound, or empty
+    std::string image;            ///< path of the conditioning image, or empty
+    std::string audio;            ///< path of the driving sound, or empty
     std::uint64_t seed = 42;
     std::string variant = "distill";  ///< folder of the base DiT: "base" or "distill"
-    std::string sr;      ///< folder of the super-resolution DiT ("540p_sr", "1080p_sr"), or empty
-    Size base_size;      ///< of the base stage
-    Size size;           ///< of the finished picture; base_size when `sr` is empty
-    int frames = 125;    ///< pictures in the finished clip, ≥ 1
+    std::string sr;    ///< folder of the super-resolution DiT ("540p_sr", "1080p_sr"), or empty
+    Size base_size;    ///< of the base stage
+    Size size;         ///< of the finished picture; base_size when `sr` is empty
+    int frames = 125;  ///< pictures in the finished clip, ≥ 1
     int audio_latents = 126;  ///< A, 25 a second; the picture has (A − 1) div 4 + 1 latent frames
     BaseSampling base;
     SrSampling super;

@@ -34,18 +34,20 @@ struct StageSeconds {
     std::vector<std::pair<std::string, double>> stages;
 };
 
-/// Owns the models of one folder on one backend, loads each when first needed and keeps it. One clip at
-/// a time.
+/// Owns the models of one folder on one backend, loads each when first needed and keeps it. One
+/// clip at a time.
 class Renderer {
 public:
     /// Reads the folder's architecture; no weights yet. Throws InputError.
     Renderer(const ModelChoice& choice, Backend& on);
     ~Renderer();
 
-    /// The latents of an item. Throws InputError for a request that can't be met, Error when the latents
-    /// come out not finite or constant.
-    Latents denoise(const Item& item, const Conditioning& inputs, const ProgressSink& progress = {});
-    /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `frames` pictures go to `sink`.
+    /// The latents of an item. Throws InputError for a request that can't be met, Error when the
+    /// latents come out not finite or constant.
+    Latents denoise(const Item& item, const Conditioning& inputs,
+                    const ProgressSink& progress = {});
+    /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `frames` pictures go to
+    /// `sink`.
     void decode_video(const Tensor& latent, VideoDecoder decoder, int frames, const FrameSink& sink,
                       const ProgressSink& progress = {});
     /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz.

@@ -107,6 +107,19 @@ TEST_F(Cpu, MultipliesAnySizeLikeAPlainLoop) {
     expect_near(floats(y_half), expected, 2 * bf16_tolerance);
 }
 
+TEST_F(Cpu, ProjectsLikeAPlainLoop) {
+    const Tensor x = random_.tensor({5, 203});
+    const Tensor weight = random_.tensor({171, 203});
+    const Tensor bias = random_.tensor({171});
+    Tensor y({5, 171}), expected({5, 171});
+    on_.project(x, weight, bias, y);
+    on_.linear(x, weight, bias, expected);
+    expect_near(floats(y), floats(expected), f32_tolerance);
+    on_.project(values({1, 2}, {3, 4}), values({1, 2}, {5, 6}), values({1}, {100}),
+                y.rows(0, 1).reshape({171}).rows(0, 1).reshape({1, 1}));
+    EXPECT_EQ(floats(y)[0], 139);
+}
+
 TEST_F(Cpu, SumsDoNotDependOnTheNumberOfThreads) {
     const Tensor x = random_.tensor({300, 129});
     const Tensor weight = random_.tensor({520, 129});

@@ -1,0 +1,278 @@
+#include "pipeline/probe.hpp"
+
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "core/reader.hpp"
+#include "model/checkpoint.hpp"
+#include "pipeline/denoise.hpp"
+#include "pipeline/probe_case.hpp"
+#include "pipeline/sampler.hpp"
+
+namespace gallop {
+namespace {
+
+using Outputs = std::map<std::string, Tensor>;
+
+DType linears_of(Precision precision) {
+    return precision == Precision::fp32 ? DType::f32 : DType::bf16;
+}
+
+/// An architecture file's map: the whole file, or its section `section` when it has one.
+template <class Read>
+auto read_section(const std::filesystem::path& path, std::string_view section, const Read& read) {
+    const Node node = read_yaml(path);
+    Reader in(node);
+    in.ignore_unknown();
+    const bool nested = in.has(section);
+    auto made = [&] {
+        if (!nested) return read(in);
+        Reader child = in.child(section);
+        return read(child);
+    }();
+    in.finish();
+    return made;
+}
+
+TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCase& given) {
+    TransformerConfig config;
+    if (!request.arch.empty())
+        config = read_section(request.arch, "dit",
+                              [](Reader& in) { return read_transformer_config(in); });
+    config.coords_style = coords_style_of(
+        given.text("coords_style", config.coords_style == CoordsStyle::v1 ? "v1" : "v2"));
+    config.frame_receptive_field =
+        given.integer("frame_receptive_field", config.frame_receptive_field);
+    config.local_attn_layers = given.list("local_attn_layers", config.local_attn_layers);
+    return config;
+}
+
+Transformer load_transformer(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const TransformerConfig config = transformer_config(request, given);
+    const auto specs = transformer_specs(config, linears_of(request.precision));
+    return {config, Checkpoint::open(request.weights).load(specs, on), on};
+}
+
+Outputs probe_dit(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    Transformer model = load_transformer(request, given, on);
+    const Tensor video = given.upload("video_latent", on);
+    const Tensor audio = given.upload("audio_latent", on);
+    const Tensor text = given.upload("text_embedding", on);
+    Outputs out;
+    const Velocity velocity =
+        model.forward({video, audio, text}, [&](Index layer, ConstTensorView x) {
+            const std::string name = layer < 0 ? "adapter_out" : fmt::format("layer{}_out", layer);
+            if (given.has(name)) out[name] = on.download(x);
+        });
+    out["out_video"] = on.download(velocity.video);
+    out["out_audio"] = on.download(velocity.audio);
+    return out;
+}
+
+/// Runs a sampler over given velocities; `step(i, velocity, sample)`.
+template <class Step>
+Tensor sample_steps(const ProbeCase& given, Backend& on, const Step& step) {
+    Tensor sample = given.upload("initial", on);
+    const Tensor velocities = given.upload("velocities", on);
+    Tensor samples(velocities.shape());
+    for (Index i = 0; i < velocities.size(0); ++i) {
+        step(i, velocities.rows(i, i + 1).reshape(sample.shape()), sample);
+        const Tensor host = on.download(sample);
+        convert(host, samples.rows(i, i + 1).reshape(sample.shape()));
+    }
+    return samples;
+}
+
+NoiseLevels levels_of(const ProbeCase& given) {
+    const int steps = static_cast<int>(given.has("velocities") ? given.shape("velocities")[0] : 0);
+    return noise_levels(static_cast<int>(given.integer("steps", steps)),
+                        given.number("shift", 5.0));
+}
+
+void put_levels(const NoiseLevels& levels, Outputs& out) {
+    out["sigmas"] = Tensor::of<float>({static_cast<Index>(levels.sigmas.size())}, levels.sigmas);
+    std::vector<std::int64_t> steps(levels.timesteps.begin(), levels.timesteps.end());
+    out["timesteps"] = Tensor::of<std::int64_t>({static_cast<Index>(steps.size())}, steps);
+}
+
+Outputs probe_unipc(const ProbeRequest& /*request*/, const ProbeCase& given, Backend& on) {
+    const NoiseLevels levels = levels_of(given);
+    UniPc solver(levels, on);
+    Outputs out;
+    put_levels(levels, out);
+    out["samples"] = sample_steps(
+        given, on, [&](Index, ConstTensorView v, TensorView sample) { solver.step(v, sample); });
+    return out;
+}
+
+/// Re-noising; the stochastic step where the case has angles; the zero-SNR table where it has
+/// nothing to step over.
+Outputs probe_renoise(const ProbeRequest& /*request*/, const ProbeCase& given, Backend& on) {
+    Outputs out;
+    if (!given.has("initial")) {
+        const std::vector<float> table = zero_snr_table();
+        out["sigmas"] = Tensor::of<float>({static_cast<Index>(table.size())}, table);
+        return out;
+    }
+    const NoiseLevels levels = levels_of(given);
+    put_levels(levels, out);
+    const Tensor noise = given.upload("noise", on);
+    std::optional<Tensor> angles;
+    if (given.has("noise_theta")) angles = given.read_f32("noise_theta");
+    out["samples"] = sample_steps(given, on, [&](Index i, ConstTensorView v, TensorView sample) {
+        const ConstTensorView z = noise.rows(i, i + 1).reshape(sample.shape());
+        const auto step = static_cast<std::size_t>(i);
+        if (angles)
+            stochastic_step(levels, step, angles->span<float>()[step], v, z, on, sample);
+        else
+            renoise_step(levels, step, v, z, on, sample);
+    });
+    return out;
+}
+
+Outputs probe_sr(const ProbeCase& given, Transformer& model, const StageInputs& inputs,
+                 Backend& on) {
+    const SrSampling defaults;
+    const SrSampling sampling{
+        .steps = static_cast<int>(given.integer("steps", defaults.steps)),
+        .passes = static_cast<int>(given.integer("sr_cfg_number", defaults.passes)),
+        .shift = given.number("shift", defaults.shift),
+        .guidance = given.number("sr_video_txt_guidance_scale", defaults.guidance),
+        .trick_frames =
+            static_cast<int>(given.integer("cfg_trick_start_frame", defaults.trick_frames)),
+        .trick_guidance = given.number("cfg_trick_value", defaults.trick_guidance),
+        .noise_value = static_cast<int>(given.integer("noise_value", defaults.noise_value)),
+        .audio_noise = given.number("sr_audio_noise_scale", defaults.audio_noise)};
+    const Tensor base_video = given.upload("video_noise", on);
+    const Tensor base_audio = given.upload("audio_noise", on);
+    const Tensor video_noise = given.upload("sr_noise", on);
+    const Tensor audio_noise = given.upload("sr_audio_noise", on);
+    SrStart start = start_sr(sampling, base_video, base_audio, video_noise, audio_noise, on);
+    Outputs out;
+    out["upsampled"] = on.download(start.upsampled);
+    out["sr_initial"] = on.download(start.video);
+    out["sr_audio_in"] = on.download(start.audio);
+    denoise_sr(model, sampling, inputs, on, start);
+    out["out_video"] = on.download(start.video);
+    out["out_audio"] = on.download(start.audio);
+    return out;
+}
+
+Outputs probe_pipeline(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    Transformer model = load_transformer(request, given, on);
+    const bool sr = given.has("sr_noise");
+    const Tensor text = given.upload("text_embedding", on);
+    Tensor negative;
+    if (given.has("negative_embedding")) negative = given.upload("negative_embedding", on);
+    Tensor image;
+    if (given.integer("use_image", 0) != 0)
+        image = given.upload(
+            sr && given.has("sr_image_latent") ? "sr_image_latent" : "image_latent", on);
+    StageInputs inputs{text, negative, image, given.integer("is_a2v", 0) != 0};
+    if (sr) return probe_sr(given, model, inputs, on);
+
+    const BaseSampling defaults;
+    const BaseSampling sampling{
+        .steps = static_cast<int>(given.integer("steps", defaults.steps)),
+        .passes = static_cast<int>(given.integer("cfg_number", defaults.passes)),
+        .shift = given.number("shift", defaults.shift),
+        .guidance = given.number("video_txt_guidance_scale", defaults.guidance),
+        .audio_guidance = given.number("audio_txt_guidance_scale", defaults.audio_guidance)};
+    Tensor video = given.upload("video_noise", on);
+    Tensor audio = given.upload("audio_noise", on);
+    Tensor fresh_video, fresh_audio;
+    if (sampling.passes == 1) {
+        fresh_video = given.upload("renoise_video", on);
+        if (!inputs.audio_fixed) fresh_audio = given.upload("renoise_audio", on);
+    }
+    const StepNoise noise = [&](std::string_view modality, int step, TensorView out) {
+        const Tensor& all = modality == "video" ? fresh_video : fresh_audio;
+        on.copy(all.rows(step, step + 1).reshape(out.shape()), out);
+    };
+    denoise_base(model, sampling, inputs, noise, on, video, audio);
+    Outputs out;
+    out["out_video"] = on.download(video);
+    out["out_audio"] = on.download(audio);
+    return out;
+}
+
+using Component = Outputs (*)(const ProbeRequest&, const ProbeCase&, Backend&);
+
+const std::vector<std::pair<std::string, Component>>& components() {
+    static const std::vector<std::pair<std::string, Component>> table{
+        {"dit", probe_dit},
+        {"unipc", probe_unipc},
+        {"renoise", probe_renoise},
+        {"pipeline", probe_pipeline},
+    };
+    return table;
+}
+
+ProbeDifference difference(const std::string& name, const Tensor& actual, std::string expected_name,
+                           const Tensor& expected) {
+    if (actual.numel() != expected.numel())
+        throw InputError(fmt::format("{} has shape {}, the case's {} has {}", name,
+                                     to_string(actual.shape()), expected_name,
+                                     to_string(expected.shape())));
+    double error = 0, largest = 0, error_squares = 0, squares = 0;
+    const auto at = [](const Tensor& x, std::size_t i) -> double {
+        return x.dtype() == DType::i64 ? static_cast<double>(x.span<std::int64_t>()[i])
+                                       : x.span<float>()[i];
+    };
+    for (std::size_t i = 0; i < static_cast<std::size_t>(actual.numel()); ++i) {
+        const double e = at(expected, i);
+        const double d = at(actual, i) - e;
+        error = std::isnan(d) ? INFINITY : std::max(error, std::fabs(d));
+        largest = std::max(largest, std::fabs(e));
+        error_squares += d * d;
+        squares += e * e;
+    }
+    const auto ratio = [](double a, double b) { return b > 0 ? a / b : a; };
+    return {name, std::move(expected_name), ratio(error, largest),
+            std::sqrt(ratio(error_squares, squares))};
+}
+
+}  // namespace
+
+const std::vector<std::string>& probe_components() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> made;
+        for (const auto& [name, run] : components()) made.push_back(name);
+        return made;
+    }();
+    return names;
+}
+
+std::vector<ProbeDifference> run_probe(const ProbeRequest& request, Backend& on) {
+    Component run = nullptr;
+    for (const auto& [name, function] : components())
+        if (name == request.component) run = function;
+    if (run == nullptr)
+        throw_input_error("unknown component \"{}\" ({})", request.component,
+                          fmt::join(probe_components(), ", "));
+    const ProbeCase given(request.input);
+    const Outputs outputs = run(request, given, on);
+
+    if (!request.output.empty()) {
+        std::vector<NamedTensor> named;
+        for (const auto& [name, tensor] : outputs) named.push_back({name, tensor});
+        write_safetensors(request.output, named);
+    }
+    std::vector<ProbeDifference> differences;
+    if (!request.compare) return differences;
+    const std::string suffix = request.precision == Precision::fp32 ? "_fp32" : "_bf16";
+    for (const auto& [name, tensor] : outputs)
+        for (const std::string& candidate : {name, name + suffix})
+            if (given.has(candidate)) {
+                const Tensor expected = tensor.dtype() == DType::i64 ? given.read(candidate)
+                                                                     : given.read_f32(candidate);
+                differences.push_back(difference(name, tensor, candidate, expected));
+            }
+    if (differences.empty())
+        throw_input_error("{}: holds no expected output of {}", request.input.string(),
+                          request.component);
+    return differences;
+}
+
+}  // namespace gallop
