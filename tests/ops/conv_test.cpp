@@ -1,7 +1,9 @@
 #include <cmath>
+#include <ostream>
 #include <random>
 #include <vector>
 
+#include <fmt/ranges.h>
 #include <gmock/gmock.h>
 
 #include "core/view.hpp"
@@ -141,6 +143,12 @@ struct Case {
     ConvSpec spec;
 };
 
+/// What the list of tests calls a case; GoogleTest would print its bytes, padding and all.
+void PrintTo(const Case& c, std::ostream* out) {
+    *out << fmt::format("{} by {} stride {}", fmt::join(c.x, "x"), fmt::join(c.kernel, "x"),
+                        fmt::join(c.spec.stride, "x"));
+}
+
 class ConvCase : public testing::TestWithParam<Case> {};
 
 TEST_P(ConvCase, MatchesTheDefinition) {
@@ -199,6 +207,11 @@ TEST(ConvTranspose, ScattersEverySampleOverStridedTaps) {
 struct TransposeCase {
     Index samples, in, out, width, stride, pad;
 };
+
+void PrintTo(const TransposeCase& c, std::ostream* out) {
+    *out << fmt::format("{}x{} to {} width {} stride {} pad {}", c.samples, c.in, c.out, c.width,
+                        c.stride, c.pad);
+}
 
 class ConvTransposeCase : public testing::TestWithParam<TransposeCase> {};
 
