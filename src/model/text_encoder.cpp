@@ -68,9 +68,15 @@ std::vector<bool> TextEncoderConfig::alternate(Index layers) {
 }
 
 TextEncoderConfig read_text_encoder_config(const std::filesystem::path& path) {
-    constexpr Range extent{Index{1}, Index{1} << 20};
     const Node root = parse_json(read_text(path), path.string());
     Reader file(root);
+    TextEncoderConfig config = read_text_encoder_config(file);
+    file.finish();
+    return config;
+}
+
+TextEncoderConfig read_text_encoder_config(Reader& file) {
+    constexpr Range extent{Index{1}, Index{1} << 20};
     file.ignore_unknown();
     Reader encoder = file.child("encoder");
     Reader& in = file.has("encoder") ? encoder : file;
@@ -105,7 +111,6 @@ TextEncoderConfig read_text_encoder_config(const std::filesystem::path& path) {
                                config.heads));
     if (config.head_size % 2 != 0)
         in.problem("head_dim", fmt::format("head_dim is {} (must be even)", config.head_size));
-    file.finish();
     return config;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/reader.hpp"
 #include "model/checkpoint.hpp"
 #include "ops/backend.hpp"
 
@@ -36,6 +37,8 @@ struct TextEncoderConfig {
 /// that do not matter here are not looked at. Throws InputError, also for features that we lack:
 /// biases, another activation, scaled RoPE.
 TextEncoderConfig read_text_encoder_config(const std::filesystem::path& path);
+/// The same from a reader of that map; problems are the reader's.
+TextEncoderConfig read_text_encoder_config(Reader& file);
 
 /// The encoder's tensors; linears and the embedding in `compute` (f32 or bf16), norms in f32. Names
 /// as in T5GemmaEncoder of transformers. Without the prefix `model.encoder.` of the published

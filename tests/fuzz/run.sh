@@ -7,10 +7,8 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
 build=build/fuzz
-cmake -S . -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="${CXX:-clang++}" -DCMAKE_C_COMPILER="${CC:-clang}" \
-  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-  -DGALLOP_FUZZ=ON -DGALLOP_SANITIZE=address,undefined >/dev/null
-cmake --build "$build" --target fuzzers
+cmake --preset fuzz >/dev/null
+cmake --build --preset fuzz
 [ $# -gt 0 ] || set -- $(cd tests/fuzz/corpus && ls)
 for name in "$@"; do
   found="$build/corpus/$name"
