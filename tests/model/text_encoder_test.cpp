@@ -213,11 +213,11 @@ TEST(EncodePrompt, EncodesAllOfALongPromptBeforeItCuts) {
     const TextEncoder encoder(checkpoint, {.compute = DType::f32}, *on);
     const Tokenizer tokenizer = tiny_tokenizer();
     std::string prompt;
-    for (int i = 0; i < max_text_rows; ++i) prompt += "\n\n<mask>";  // two tokens each
+    for (int i = 0; i < 350; ++i) prompt += "\n\n<mask>";  // two tokens each
     const std::vector<std::int32_t> ids = tokenizer.encode(prompt).ids;
-    ASSERT_EQ(ids.size(), 2U * max_text_rows);
+    ASSERT_EQ(ids.size(), 700U);
     const TextFeatures features = encode_prompt(prompt, tokenizer, encoder);
-    EXPECT_EQ(features.tokens, 2 * max_text_rows);
+    EXPECT_EQ(features.tokens, 700);
     const Tensor whole = encoder.encode(ids);
     const auto kept = whole.rows(0, max_text_rows).span<float>();
     EXPECT_THAT(test::floats(features.embedding),
@@ -250,6 +250,13 @@ TEST(EncodePrompt, RefusesAnEmptyPrompt) {
     const TextEncoder encoder(checkpoint, {}, *on);
     EXPECT_THAT([&] { encode_prompt("", tiny_tokenizer(), encoder); },
                 ThrowsMessage<InputError>(HasSubstr("prompt is empty")));
+}
+
+TEST(EncodePrompt, TakesTheShippedNegativePromptWhole) {
+    const std::string prompt =
+        read_text(std::filesystem::path(GALLOP_ROOT) / "configs/negative_prompt.txt");
+    EXPECT_EQ(prompt.find('\n'), std::string::npos);  // a line end would be a token
+    EXPECT_LT(tiny_tokenizer().encode(prompt).ids.size(), std::size_t{max_text_rows});
 }
 
 TEST(RoundToHalf, IsExactAtTheEdgesOfHalfPrecision) {

@@ -1,9 +1,11 @@
 """Makes configs/models/tiny-tokenizer.model and cases.json.
 
-The model is a small SentencePiece BPE trained on corpus.txt with the settings of Gemma's tokenizer (byte
-fallback, no dummy prefix, identity normalisation, split digits) and its layout of special pieces: pad, eos,
-bos, unk, mask, unused slots, turns, runs of 1-31 newlines, runs of 2-31 spaces, HTML tags, and runs of 2-31
-tabs. cases.json holds tokenisations by the sentencepiece wheel, the ids and the byte span of each piece.
+The model is a small SentencePiece BPE trained on corpus.txt and the shipped negative prompt (which then fits into
+640 tokens) with the settings of Gemma's tokenizer (byte fallback, no dummy prefix, identity normalisation, split
+digits) and its layout of special pieces: pad, eos, bos, unk, mask, unused slots, turns, runs of 1-31 newlines,
+runs of 2-31 spaces, HTML tags, and runs of 2-31 tabs.
+
+cases.json holds tokenisations by the sentencepiece wheel, the ids and the byte span of each piece.
 
 added_cases.json holds ids by transformers' GemmaTokenizerFast, made of the same model with two more added tokens,
 BOS and EOS; tokenizer_config.json is what it saves. Unlike SentencePiece it matches control words in the text. For
@@ -23,7 +25,9 @@ import sentencepiece as spm
 import transformers
 
 HERE = pathlib.Path(__file__).parent
-MODEL = HERE.parents[2] / "configs" / "models" / "tiny-tokenizer.model"
+CONFIGS = HERE.parents[2] / "configs"
+MODEL = CONFIGS / "models" / "tiny-tokenizer.model"
+NEGATIVE = (CONFIGS / "negative_prompt.txt").read_text()
 
 HTML = ["table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "h1", "h2", "h3", "h4", "h5", "h6",
         "blockquote", "sub", "sup", "strong", "em", "b", "i", "u", "s", "code"]
@@ -65,7 +69,7 @@ TEXTS = [
     "<p>not a tag of ours</p>", "<h1>Title</h1>\n\n<code>x</code>", "< table >", "<tabl", "<start_of_turn>user\nhi<end_of_turn>\n",
     "<start_of_turn", "<unused3>", "<unused99>", "<mask>", "<2mass>[@BOS@]", "<pad>", "<eos>", "<bos>", "<unk>", "<0x41>",
     "a<eos>b", "Dialogue:\n<a man, German>: \"Guten Morgen\"", PROMPT, CHINESE, PROMPT + "\n\n\n\n" + CHINESE,
-    " ".join(PROMPT.split()), "word " * 200,
+    " ".join(PROMPT.split()), "word " * 200, NEGATIVE,
 ]
 
 
@@ -79,7 +83,8 @@ ADDED_TEXTS = CONTROL_WORDS + [
 def train() -> bytes:
     model = io.BytesIO()
     spm.SentencePieceTrainer.train(
-        sentence_iterator=iter((HERE / "corpus.txt").read_text().splitlines()), model_writer=model, model_type="bpe",
+        sentence_iterator=iter((HERE / "corpus.txt").read_text().splitlines() + [NEGATIVE] * 4), model_writer=model,
+        model_type="bpe",
         vocab_size=1400, character_coverage=0.99, byte_fallback=True, split_digits=True, add_dummy_prefix=False,
         normalization_rule_name="identity", remove_extra_whitespaces=False, allow_whitespace_only_pieces=True,
         pad_id=0, eos_id=1, bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>",
