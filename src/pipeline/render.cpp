@@ -1,0 +1,323 @@
+#include "pipeline/render.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <list>
+#include <map>
+#include <optional>
+
+#include "core/log.hpp"
+#include "model/bundle.hpp"
+#include "model/resample.hpp"
+#include "model/text_features.hpp"
+#include "pipeline/denoise.hpp"
+#include "pipeline/fit_image.hpp"
+
+namespace gallop {
+namespace {
+
+/// Prompts whose features are kept. A sweep asks for the same few again and again.
+constexpr std::size_t features_kept = 16;
+
+DType compute_dtype(Precision precision) {
+    return precision == Precision::fp32 ? DType::f32 : DType::bf16;
+}
+
+/// Latent extents of a picture size.
+Shape latent_shape(Index frames, Size size) {
+    return {video_latent_channels, frames, size.height / 16, size.width / 16};
+}
+
+void check_item(const Item& item) {
+    const auto check_size = [&](Size size) {
+        if (size.width < 32 || size.height < 32 || size.width % 32 != 0 || size.height % 32 != 0)
+            throw_input_error("item \"{}\": size {}x{} (multiples of 32)", item.name, size.width,
+                              size.height);
+    };
+    check_size(item.base_size);
+    check_size(item.size);
+    if (item.audio_latents < 1)
+        throw_input_error("item \"{}\": {} audio latents (at least 1)", item.name, item.audio_latents);
+    if (item.sr.empty() && !(item.size == item.base_size))
+        throw_input_error("item \"{}\": {}x{} from a base of {}x{} needs a super-resolution model",
+                          item.name, item.size.width, item.size.height, item.base_size.width,
+                          item.base_size.height);
+}
+
+/// Throws Error when a latent is not finite or all one value: a clip of it would be worthless.
+void check_latent(const Tensor& latent, std::string_view what) {
+    const auto values = latent.span<float>();
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    for (const float value : values)
+        if (!std::isfinite(value)) throw Error(fmt::format("the {} latent is not finite", what));
+    if (values.size() > 1 && *least == *most)
+        throw Error(fmt::format("the {} latent is constant, {}", what, *least));
+}
+
+}  // namespace
+
+struct Renderer::State {
+    Bundle bundle;
+    Backend& on;
+    Precision precision;
+    std::optional<Tokenizer> tokenizer;
+    std::optional<TextEncoder> text_encoder;
+    std::map<std::string, Transformer> transformers;
+    std::optional<WanVae> wan_encoder, wan_decoder;
+    std::optional<TurboVae> turbo;
+    std::optional<AudioVae> audio_vae;
+    std::list<std::pair<std::string, Tensor>> features;  ///< of prompts, on the backend, newest first
+    std::vector<std::pair<std::string, double>> timings;
+
+    /// Runs `work`, adding its time to `stage`.
+    template <class Work>
+    auto timed(const std::string& stage, const Work& work) {
+        struct Clock {
+            State& state;
+            const std::string& stage;
+            std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+            ~Clock() {
+                const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+                for (auto& [name, seconds] : state.timings)
+                    if (name == stage) {
+                        seconds += spent.count();
+                        return;
+                    }
+                state.timings.emplace_back(stage, spent.count());
+            }
+        } clock{*this, stage};
+        return work();
+    }
+
+    Transformer& transformer(const std::string& variant) {
+        if (const auto found = transformers.find(variant); found != transformers.end())
+            return found->second;
+        return timed("load", [&]() -> Transformer& {
+            const DitVariant& described = bundle.variant(variant);
+            const auto specs = transformer_specs(described.network, compute_dtype(precision));
+            Weights weights = Checkpoint::open(bundle.dit(variant)).load(specs, on);
+            log_info("loaded {} megabytes={}", variant, weights.bytes() >> 20);
+            return transformers
+                .emplace(std::piecewise_construct, std::forward_as_tuple(variant),
+                         std::forward_as_tuple(described.network, std::move(weights), on))
+                .first->second;
+        });
+    }
+
+    /// Loads a network into `slot` once.
+    template <class Network, class Load>
+    Network& loaded(std::optional<Network>& slot, const Load& load) {
+        if (!slot) timed("load", [&] { slot.emplace(load()); });
+        return *slot;
+    }
+
+    WanVae load_wan(WanPart part) {
+        const WanVaeConfig& config = bundle.architecture.wan;
+        const DType dtype = compute_dtype(precision);
+        // The other half's tensors are surplus here, not mistakes.
+        return {config,
+                Checkpoint::open(bundle.wan_vae())
+                    .load(specs(config, part, dtype), on, {.prefix = "", .strict = false}),
+                dtype};
+    }
+
+    TurboVae load_turbo() {
+        const TurboVaeConfig& config = bundle.architecture.turbo;
+        const DType dtype = compute_dtype(precision);
+        return {config,
+                Checkpoint::open(bundle.turbo_vae())
+                    .load(specs(config, dtype), on, {.prefix = "", .strict = false}),
+                dtype};
+    }
+
+    AudioVae& audio() {
+        return loaded(audio_vae, [&] {
+            const AudioVaeConfig& config = bundle.architecture.audio;
+            return AudioVae(config,
+                            Checkpoint::open(bundle.audio_vae())
+                                .load(specs(config), on, {.prefix = std::string(audio_vae_prefix)}),
+                            on);
+        });
+    }
+
+    /// A prompt's features on the backend; encoded once while they are among the newest.
+    const Tensor& text_features(const std::string& prompt) {
+        const auto found = std::find_if(features.begin(), features.end(),
+                                        [&](const auto& entry) { return entry.first == prompt; });
+        if (found != features.end()) {
+            features.splice(features.begin(), features, found);
+            return features.front().second;
+        }
+        Tokenizer& words =
+            loaded(tokenizer, [&] { return Tokenizer::open(bundle.text_encoder()); });
+        TextEncoder& encoder = loaded(text_encoder, [&] {
+            return TextEncoder(bundle.text_encoder(), {.compute = compute_dtype(precision)}, on);
+        });
+        const TextFeatures made =
+            timed("text", [&] { return encode_prompt(prompt, words, encoder); });
+        if (!made.warning.empty()) log_warning("{}", made.warning);
+        features.emplace_front(prompt, on.upload(made.embedding));
+        if (features.size() > features_kept) features.pop_back();
+        return features.front().second;
+    }
+
+    /// An image as the clean first latent frame of a stage.
+    Tensor image_latent(ConstTensorView image, Size size) {
+        WanVae& encoder = loaded(wan_encoder, [&] { return load_wan(WanPart::encoder); });
+        return timed("image", [&] {
+            const Tensor fitted = fit_image(image, size);
+            Tensor pixels({1, size.height, size.width, 3});
+            for (Index i = 0; i < pixels.numel(); ++i)
+                pixels.data<float>()[i] =
+                    static_cast<float>(fitted.data<std::uint8_t>()[i]) / 255.0F * 2.0F - 1.0F;
+            return encoder.encode(on.upload(pixels), on);
+        });
+    }
+
+    /// The audio latent of an item on the backend: the driving sound's, or noise.
+    Tensor first_audio(const Item& item, const Conditioning& inputs) {
+        if (!inputs.audio.defined()) {
+            Tensor noise = on.empty({item.audio_latents, bundle.architecture.audio.decoder.latent_dim});
+            on.normal(NoiseStream(item.seed, "audio"), 0, noise);
+            return noise;
+        }
+        AudioVae& vae = audio();
+        return timed("audio", [&] {
+            const Index most = item.audio_latents * bundle.architecture.audio.ratio();
+            const ConstTensorView sound =
+                inputs.audio.rows(0, std::min(most, inputs.audio.numel()));
+            std::optional<NoiseStream> posterior;
+            if (!item.audio_posterior_mean) posterior.emplace(item.seed, "audio.posterior");
+            const Tensor latent = vae.encode_driving(sound, posterior, on);
+            if (latent.size(0) < item.audio_latents)
+                throw_input_error("item \"{}\": the driving sound gives {} latents ({} wanted)",
+                                  item.name, latent.size(0), item.audio_latents);
+            return on.upload(latent.rows(0, item.audio_latents));
+        });
+    }
+};
+
+Renderer::Renderer(const ModelChoice& choice, Backend& on)
+    : state_(new State{.bundle = open_bundle(choice.path, choice.arch),
+                       .on = on,
+                       .precision = choice.precision,
+                       .tokenizer = {},
+                       .text_encoder = {},
+                       .transformers = {},
+                       .wan_encoder = {},
+                       .wan_decoder = {},
+                       .turbo = {},
+                       .audio_vae = {},
+                       .features = {},
+                       .timings = {}}) {
+    if (choice.precision == Precision::fp8 && on.device() == Device::cpu)
+        throw InputError("precision fp8 is not for the CPU (fp32 or bf16)");
+}
+
+Renderer::~Renderer() = default;
+
+Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
+                          const ProgressSink& progress) {
+    check_item(item);
+    State& s = *state_;
+    Backend& on = s.on;
+    const auto report = [&](std::string_view stage) {
+        if (progress) progress({std::string(stage), 0, 1});
+    };
+    const bool guided = item.base.passes == 2 || (!item.sr.empty() && item.super.passes == 2);
+    if (guided && item.negative_prompt.empty())
+        throw_input_error("item \"{}\": two guidance passes need a negative prompt", item.name);
+
+    report("text");
+    // Copies: the second prompt may push the first out of what is kept.
+    Tensor text = on.download(s.text_features(item.prompt));
+    text = on.upload(text);
+    Tensor negative;
+    if (guided) negative = on.upload(on.download(s.text_features(item.negative_prompt)));
+
+    if (inputs.audio.defined()) report("audio");
+    Tensor audio = s.first_audio(item, inputs);
+    const Index frames = (item.audio_latents - 1) / 4 + 1;
+    Tensor image;
+    if (inputs.image.defined()) {
+        report("image");
+        image = s.image_latent(inputs.image, item.base_size);
+    }
+    Tensor video = on.empty(latent_shape(frames, item.base_size));
+    on.normal(NoiseStream(item.seed, "video"), 0, video);
+
+    Transformer& base = s.transformer(item.variant);
+    const StepNoise fresh = [&](std::string_view modality, int step, TensorView out) {
+        on.normal(NoiseStream(item.seed, fmt::format("renoise.{}.{}", modality, step)), 0, out);
+    };
+    StageInputs stage{.text = text,
+                      .negative = negative,
+                      .image = image,
+                      .audio_fixed = inputs.audio.defined()};
+    s.timed("base", [&] { denoise_base(base, item.base, stage, fresh, on, video, audio, progress); });
+
+    Latents latents;
+    latents.video_base = on.download(video);
+    latents.audio = on.download(audio);
+    check_latent(latents.video_base, "base picture");
+    check_latent(latents.audio, "sound");
+    if (item.sr.empty()) return latents;
+
+    if (image.defined()) image = s.image_latent(inputs.image, item.size);
+    Transformer& super = s.transformer(item.sr);
+    stage.image = image;
+    s.timed("sr", [&] {
+        Tensor video_noise = on.empty(latent_shape(frames, item.size));
+        on.normal(NoiseStream(item.seed, "sr.video"), 0, video_noise);
+        Tensor audio_noise = on.empty(audio.shape());
+        on.normal(NoiseStream(item.seed, "sr.audio"), 0, audio_noise);
+        SrStart start = start_sr(item.super, video, audio, video_noise, audio_noise, on);
+        denoise_sr(super, item.super, stage, on, start, progress);
+        latents.video_final = on.download(start.video);
+    });
+    check_latent(latents.video_final, "final picture");
+    return latents;
+}
+
+void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int frames,
+                            const FrameSink& sink, const ProgressSink& progress) {
+    State& s = *state_;
+    const Tensor on_device = s.on.upload(latent);
+    Index done = 0;
+    const auto report = [&] {
+        if (progress) progress({"decode", static_cast<int>(done), frames});
+    };
+    const PictureSink pictures = [&](ConstTensorView chunk) {
+        const Index wanted = std::min<Index>(chunk.size(0), frames - done);
+        if (wanted <= 0) return;
+        Tensor rgb = s.on.empty({wanted, chunk.size(1), chunk.size(2), 3}, DType::u8);
+        s.on.to_rgb8(chunk.rows(0, wanted), rgb);
+        sink(s.on.download(rgb));
+        done += wanted;
+        report();
+    };
+    report();
+    if (decoder == VideoDecoder::turbo) {
+        TurboVae& turbo = s.loaded(s.turbo, [&] { return s.load_turbo(); });
+        s.timed("decode", [&] { turbo.decode(on_device, s.on, pictures); });
+    } else {
+        WanVae& wan = s.loaded(s.wan_decoder, [&] { return s.load_wan(WanPart::decoder); });
+        s.timed("decode", [&] { wan.decode(on_device, s.on, pictures); });
+    }
+    if (done < frames)
+        throw Error(fmt::format("the latent holds {} pictures ({} wanted)", done, frames));
+}
+
+Tensor Renderer::decode_audio(const Tensor& latent) {
+    State& s = *state_;
+    AudioVae& vae = s.audio();
+    return s.timed("decode audio", [&] {
+        const Tensor sound = s.on.download(vae.decode(s.on.upload(latent), s.on));
+        return resample(sound, sound.size(1) * resample_up / resample_down);
+    });
+}
+
+StageSeconds Renderer::take_timings() { return {std::exchange(state_->timings, {})}; }
+
+}  // namespace gallop
