@@ -44,7 +44,8 @@ std::vector<Taps> taps_for(Index from, Index to) {
         taps.first = first;
         for (const double weight : weights) {
             const double scaled = weight / sum * (1 << precision_bits);
-            taps.weights.push_back(static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5));
+            taps.weights.push_back(
+                static_cast<std::int32_t>(scaled < 0 ? scaled - 0.5 : scaled + 0.5));
         }
     }
     return all;
@@ -64,8 +65,7 @@ void resample_axis(const std::uint8_t* from, Index outer, Index n, Index inner,
             const Taps& t = taps[static_cast<std::size_t>(i)];
             std::fill(sums.begin(), sums.end(), std::int64_t{1} << (precision_bits - 1));
             for (std::size_t k = 0; k < t.weights.size(); ++k) {
-                const std::uint8_t* line =
-                    from + (o * n + t.first + static_cast<Index>(k)) * inner;
+                const std::uint8_t* line = from + (o * n + t.first + static_cast<Index>(k)) * inner;
                 for (Index c = 0; c < inner; ++c)
                     sums[static_cast<std::size_t>(c)] += std::int64_t{line[c]} * t.weights[k];
             }
@@ -124,8 +124,9 @@ Tensor fit_image(ConstTensorView image, Size size) {
     if (image.size(1) != size.width || image.size(0) != size.height)
         box = centre_crop(image.size(1), image.size(0), size);
     const Index columns = box.right - box.left;
-    CHECK(columns > 0 && box.bottom > box.top, "a picture of {} × {} pixels is too narrow for {} × {}",
-          image.size(1), image.size(0), size.width, size.height);
+    CHECK(columns > 0 && box.bottom > box.top,
+          "a picture of {} × {} pixels is too narrow for {} × {}", image.size(1), image.size(0),
+          size.width, size.height);
     Tensor cropped({box.bottom - box.top, columns, 3}, DType::u8);
     for (Index row = 0; row < cropped.size(0); ++row)
         std::memcpy(cropped.data<std::uint8_t>() + row * columns * 3,

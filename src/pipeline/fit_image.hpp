@@ -15,8 +15,9 @@ struct CropBox {
 /// Source: resizecrop in video_process.py of daVinci-MagiHuman.
 CropBox centre_crop(Index width, Index height, Size target);
 
-/// Resizes as Pillow's LANCZOS does: windowed sinc with a = 3, widened when shrinking, columns first,
-/// 8-bit values between the two passes, coefficients of 22 bits. image: [Y, X, 3] u8 → [Y', X', 3] u8.
+/// Resizes as Pillow's LANCZOS does: windowed sinc with a = 3, widened when shrinking, columns
+/// first, 8-bit values between the two passes, coefficients of 22 bits. image: [Y, X, 3] u8 → [Y',
+/// X', 3] u8.
 Tensor resize_lanczos(ConstTensorView image, Size size);
 
 /// Crops to the target's shape and resizes; a picture of that size already is left alone.

@@ -1,11 +1,15 @@
 #include "pipeline/probe.hpp"
 
+#include <array>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <optional>
 
 #include "core/reader.hpp"
+#include "model/architecture.hpp"
 #include "model/checkpoint.hpp"
+#include "model/text_features.hpp"
 #include "pipeline/denoise.hpp"
 #include "pipeline/probe_case.hpp"
 #include "pipeline/sampler.hpp"
@@ -33,6 +37,21 @@ auto read_section(const std::filesystem::path& path, std::string_view section, c
     }();
     in.finish();
     return made;
+}
+
+/// The architecture file: the one given, or the first of `names` beside the weights.
+std::filesystem::path arch_of(const ProbeRequest& request,
+                              std::initializer_list<const char*> names) {
+    if (!request.arch.empty()) return request.arch;
+    std::error_code ignored;
+    const auto folder = std::filesystem::is_directory(request.weights, ignored)
+                            ? request.weights
+                            : request.weights.parent_path();
+    for (const char* name : names)
+        if (std::filesystem::exists(folder / name, ignored)) return folder / name;
+    throw_input_error("{}: no architecture file beside it ({}); give one with --arch",
+                      request.weights.string(),
+                      fmt::join(std::vector<std::string>(names.begin(), names.end()), ", "));
 }
 
 TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCase& given) {
@@ -197,6 +216,139 @@ Outputs probe_pipeline(const ProbeRequest& request, const ProbeCase& given, Back
     return out;
 }
 
+DType compute_of(const ProbeRequest& request) { return linears_of(request.precision); }
+
+/// Pictures [F, Y, X, 3] as the cases have them, [3, F, Y, X].
+Tensor to_planes(ConstTensorView pictures, Backend& on) {
+    const Shape& s = pictures.shape();
+    Tensor planes = on.empty({s[3], s[0], s[1], s[2]}, pictures.dtype());
+    on.permute(pictures, s, std::array{3, 0, 1, 2}, planes);
+    return planes;
+}
+
+/// What a decoder hands out, joined: [3, F, Y, X] f32 on the host. `decode(sink)` runs it.
+template <class Decode>
+Tensor joined_pictures(Backend& on, const Decode& decode) {
+    std::vector<Tensor> chunks;
+    Index frames = 0;
+    decode([&](ConstTensorView pictures) {
+        Tensor wide = on.empty(pictures.shape());
+        on.copy(pictures, wide);
+        chunks.push_back(std::move(wide));
+        frames += pictures.size(0);
+    });
+    CHECK(!chunks.empty(), "the decoder gave no pictures");
+    const Shape& one = chunks.front().shape();
+    Tensor all = on.empty({frames, one[1], one[2], one[3]});
+    Index at = 0;
+    for (const Tensor& chunk : chunks) {
+        on.copy(chunk, all.rows(at, at + chunk.size(0)));
+        at += chunk.size(0);
+    }
+    return on.download(to_planes(all, on));
+}
+
+Outputs probe_turbo(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const auto path = arch_of(request, {"turbo_vae.json", "TurboV3-Wan22-TinyShallow_7_7.json"});
+    const TurboVaeConfig config = read_section(path, "turbo", read_turbo_vae);
+    const DType dtype = compute_of(request);
+    const TurboVae model(config,
+                         Checkpoint::open(request.weights)
+                             .load(specs(config, dtype), on, {.prefix = "", .strict = false}),
+                         dtype);
+    const Tensor latent = given.upload("latent", on);
+    Outputs out;
+    out["video"] =
+        joined_pictures(on, [&](const PictureSink& sink) { model.decode(latent, on, sink); });
+    return out;
+}
+
+WanVae load_wan(const ProbeRequest& request, WanPart part, Backend& on) {
+    const auto path = arch_of(request, {"config.json"});
+    const WanVaeConfig config = read_section(path, "wan", read_wan_vae);
+    const DType dtype = compute_of(request);
+    return {config,
+            Checkpoint::open(request.weights)
+                .load(specs(config, part, dtype), on, {.prefix = "", .strict = false}),
+            dtype};
+}
+
+Outputs probe_wan_encode(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const WanVae model = load_wan(request, WanPart::encoder, on);
+    const Tensor planes = given.upload("video", on);
+    const Shape& s = planes.shape();
+    CHECK(s.rank() == 4, "video of shape {} (3, frames, rows, columns)", to_string(s));
+    Tensor pictures = on.empty({s[1], s[2], s[3], s[0]});
+    on.permute(planes, s, std::array{1, 2, 3, 0}, pictures);
+    Outputs out;
+    out["latent"] = on.download(model.encode(pictures, on));
+    return out;
+}
+
+Outputs probe_wan_decode(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const WanVae model = load_wan(request, WanPart::decoder, on);
+    const Tensor latent = given.upload("latent", on);
+    Outputs out;
+    out["video"] =
+        joined_pictures(on, [&](const PictureSink& sink) { model.decode(latent, on, sink); });
+    return out;
+}
+
+AudioVae load_audio(const ProbeRequest& request, Backend& on) {
+    const auto path = arch_of(request, {"model_config.json"});
+    const AudioVaeConfig config = read_section(path, "audio", read_audio_vae);
+    return {config,
+            Checkpoint::open(request.weights)
+                .load(specs(config), on, {.prefix = std::string(audio_vae_prefix)}),
+            on};
+}
+
+/// A matrix turned over: the cases have channels first, we have them last.
+Tensor transposed(ConstTensorView x, Backend& on) {
+    Tensor y = on.empty({x.size(1), x.size(0)});
+    on.permute(x, x.shape(), std::array{1, 0}, y);
+    return y;
+}
+
+Outputs probe_audio_encode(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const AudioVae model = load_audio(request, on);
+    Outputs out;
+    out["encoder_mean_scale"] =
+        on.download(transposed(model.encode(given.upload("encoder_in", on), on), on));
+    return out;
+}
+
+Outputs probe_audio_decode(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const AudioVae model = load_audio(request, on);
+    Outputs out;
+    out["waveform"] = on.download(model.decode(transposed(given.upload("latent", on), on), on));
+    return out;
+}
+
+/// The case's `ids`, or its metadata's `text` cut into tokens.
+Outputs probe_text(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
+    const TextEncoder model(
+        request.weights,
+        {.compute = compute_of(request), .soft_cap = given.integer("soft_cap", 0) != 0}, on);
+    Tensor embedding;
+    if (given.has("ids")) {
+        const Tensor stored = given.read("ids");
+        std::vector<std::int32_t> ids;
+        for (std::size_t i = 0; i < static_cast<std::size_t>(stored.numel()); ++i)
+            ids.push_back(stored.dtype() == DType::i64
+                              ? static_cast<std::int32_t>(stored.span<std::int64_t>()[i])
+                              : stored.span<std::int32_t>()[i]);
+        embedding = model.encode(ids);
+    } else {
+        const Tokens tokens = Tokenizer::open(request.weights).encode(given.text("text", ""));
+        embedding = model.encode(tokens.ids);
+    }
+    if (given.integer("fp16_trip", 0) != 0) round_to_half(embedding);
+    Outputs out;
+    out["text_embedding"] = std::move(embedding);
+    return out;
+}
+
 using Component = Outputs (*)(const ProbeRequest&, const ProbeCase&, Backend&);
 
 const std::vector<std::pair<std::string, Component>>& components() {
@@ -205,6 +357,12 @@ const std::vector<std::pair<std::string, Component>>& components() {
         {"unipc", probe_unipc},
         {"renoise", probe_renoise},
         {"pipeline", probe_pipeline},
+        {"turbo-vae", probe_turbo},
+        {"wan-vae-encode", probe_wan_encode},
+        {"wan-vae-decode", probe_wan_decode},
+        {"audio-vae-encode", probe_audio_encode},
+        {"audio-vae-decode", probe_audio_decode},
+        {"text", probe_text},
     };
     return table;
 }

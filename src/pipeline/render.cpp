@@ -38,7 +38,8 @@ void check_item(const Item& item) {
     check_size(item.base_size);
     check_size(item.size);
     if (item.audio_latents < 1)
-        throw_input_error("item \"{}\": {} audio latents (at least 1)", item.name, item.audio_latents);
+        throw_input_error("item \"{}\": {} audio latents (at least 1)", item.name,
+                          item.audio_latents);
     if (item.sr.empty() && !(item.size == item.base_size))
         throw_input_error("item \"{}\": {}x{} from a base of {}x{} needs a super-resolution model",
                           item.name, item.size.width, item.size.height, item.base_size.width,
@@ -67,18 +68,20 @@ struct Renderer::State {
     std::optional<WanVae> wan_encoder, wan_decoder;
     std::optional<TurboVae> turbo;
     std::optional<AudioVae> audio_vae;
-    std::list<std::pair<std::string, Tensor>> features;  ///< of prompts, on the backend, newest first
+    std::list<std::pair<std::string, Tensor>>
+        features;  ///< of prompts, on the backend, newest first
     std::vector<std::pair<std::string, double>> timings;
 
     /// Runs `work`, adding its time to `stage`.
     template <class Work>
-    auto timed(const std::string& stage, const Work& work) {
+    decltype(auto) timed(const std::string& stage, const Work& work) {
         struct Clock {
             State& state;
             const std::string& stage;
             std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
             ~Clock() {
-                const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+                const std::chrono::duration<double> spent =
+                    std::chrono::steady_clock::now() - begin;
                 for (auto& [name, seconds] : state.timings)
                     if (name == stage) {
                         seconds += spent.count();
@@ -178,7 +181,8 @@ struct Renderer::State {
     /// The audio latent of an item on the backend: the driving sound's, or noise.
     Tensor first_audio(const Item& item, const Conditioning& inputs) {
         if (!inputs.audio.defined()) {
-            Tensor noise = on.empty({item.audio_latents, bundle.architecture.audio.decoder.latent_dim});
+            Tensor noise =
+                on.empty({item.audio_latents, bundle.architecture.audio.decoder.latent_dim});
             on.normal(NoiseStream(item.seed, "audio"), 0, noise);
             return noise;
         }
@@ -251,11 +255,10 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     const StepNoise fresh = [&](std::string_view modality, int step, TensorView out) {
         on.normal(NoiseStream(item.seed, fmt::format("renoise.{}.{}", modality, step)), 0, out);
     };
-    StageInputs stage{.text = text,
-                      .negative = negative,
-                      .image = image,
-                      .audio_fixed = inputs.audio.defined()};
-    s.timed("base", [&] { denoise_base(base, item.base, stage, fresh, on, video, audio, progress); });
+    StageInputs stage{
+        .text = text, .negative = negative, .image = image, .audio_fixed = inputs.audio.defined()};
+    s.timed("base",
+            [&] { denoise_base(base, item.base, stage, fresh, on, video, audio, progress); });
 
     Latents latents;
     latents.video_base = on.download(video);

@@ -82,6 +82,53 @@ INSTANTIATE_TEST_SUITE_P(Loops, Golden,
                                            loop("distill-8", "dit-tiny/checkpoint"),
                                            loop("sr", "pipeline-tiny/checkpoint-sr")));
 
+// Video VAEs: sums in another order. Sound: sines of large arguments turn a last place into 2e-4.
+Case turbo(const std::string& weights, const std::string& name) {
+    return {"turbo-vae",
+            "turbo-vae-tiny/" + weights,
+            "",
+            "turbo-vae-tiny/" + name + ".safetensors",
+            Precision::fp32,
+            fp32};
+}
+Case wan(const std::string& component, const std::string& weights, const std::string& name) {
+    return {component,
+            "wan-vae-tiny/" + weights,
+            "",
+            "wan-vae-tiny/" + name + ".safetensors",
+            Precision::fp32,
+            fp32};
+}
+Case sound(const std::string& component, const std::string& name) {
+    return {component,
+            "audio-vae-tiny/model.safetensors",
+            "",
+            "audio-vae-tiny/" + name + ".safetensors",
+            Precision::fp32,
+            5e-4};
+}
+Case text(const std::string& name) {
+    return {"text", "text/checkpoint", "", "text/" + name + ".safetensors", Precision::fp32, fp32};
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    VideoVaes, Golden,
+    ::testing::Values(turbo("turbo_vae.safetensors", "decode-short"),
+                      turbo("turbo_vae.safetensors", "decode-exact"),
+                      turbo("checkpoint.ckpt", "decode-long"),
+                      wan("wan-vae-encode", "Wan2.2_VAE.pth", "encode-image"),
+                      wan("wan-vae-encode", "Wan2.2_VAE.safetensors", "encode-clip"),
+                      wan("wan-vae-decode", "Wan2.2_VAE.pth", "decode-one"),
+                      wan("wan-vae-decode", "Wan2.2_VAE.safetensors", "decode-three")));
+INSTANTIATE_TEST_SUITE_P(SoundVae, Golden,
+                         ::testing::Values(sound("audio-vae-decode", "case-one"),
+                                           sound("audio-vae-decode", "case-short"),
+                                           sound("audio-vae-encode", "case-one"),
+                                           sound("audio-vae-encode", "case-short")));
+INSTANTIATE_TEST_SUITE_P(TextEncoder, Golden,
+                         ::testing::Values(text("fp32-1"), text("fp32-5"), text("fp32-40"),
+                                           text("fp32-40-soft-cap")));
+
 TEST(Probe, WritesItsOutputsUnderTheCasesNames) {
     const auto on = make_cpu_backend();
     const TemporaryFolder folder;
