@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <zstd.h>
 
+#include <array>
 #include <cstring>
+#include <limits>
 
 #include "core/check.hpp"
 #include "core/files.hpp"
@@ -225,6 +227,97 @@ TEST(Checkpoint, PreparesConvolutionKernels) {
     const Tensor expected = backend->prepare_conv(checkpoint.read_f32(name), DType::f32);
     EXPECT_EQ(weights[name].shape(), expected.shape());
     EXPECT_EQ(std::memcmp(weights[name].view().raw(), expected.view().raw(), expected.bytes()), 0);
+}
+
+// A file of one tensor "w", its bytes given.
+template <class T, std::size_t N>
+std::filesystem::path write_raw(const std::filesystem::path& path, const std::string& type,
+                                const std::array<T, N>& values) {
+    const std::string json = fmt::format(
+        R"({{"w":{{"dtype":"{}","shape":[{}],"data_offsets":[0,{}]}}}})", type, N, sizeof values);
+    const std::uint64_t length = json.size();
+    std::string bytes(reinterpret_cast<const char*>(&length), sizeof length);
+    bytes += json;
+    bytes.append(reinterpret_cast<const char*>(values.data()), sizeof values);
+    write_atomically(path, bytes);
+    return path;
+}
+
+TEST(Checkpoint, ReadsHalfAndDoublePrecision) {
+    const TemporaryFolder folder;
+    const auto half = Checkpoint::open(
+        write_raw(folder / "half.safetensors", "F16", std::array<std::uint16_t, 3>{0x3c00, 0xc000, 0x0001}));
+    EXPECT_THAT(half.read_f32("w").span<float>(), ElementsAre(1.0F, -2.0F, 0x1p-24F));
+    const auto wide =
+        Checkpoint::open(write_raw(folder / "wide.safetensors", "F64", std::array{0.5, 1e300, 1.0 / 3.0}));
+    EXPECT_THAT(wide.read_f32("w").span<float>(),
+                ElementsAre(0.5F, std::numeric_limits<float>::infinity(), 1.0F / 3.0F));
+    EXPECT_THAT([&] { (void)wide.read("w"); },
+                ThrowsMessage<InputError>(HasSubstr("w is F64 (not a type the engine computes with)")));
+}
+
+TEST(Checkpoint, RefusesIntegersAsWeights) {
+    const TemporaryFolder folder;
+    const auto checkpoint =
+        Checkpoint::open(write_raw(folder / "i.safetensors", "I64", std::array<std::int64_t, 2>{3, -4}));
+    EXPECT_THAT(checkpoint.read("w").span<std::int64_t>(), ElementsAre(3, -4));
+    const auto backend = make_cpu_backend(1);
+    EXPECT_THAT([&] { (void)checkpoint.load(specs_of(checkpoint), *backend); },
+                ThrowsMessage<InputError>(HasSubstr("mistyped  w I64 (a floating type wanted)")));
+    EXPECT_THROW((void)checkpoint.read_f32("w"), InputError);
+}
+
+TEST(Checkpoint, RefusesScalesThatDoNotFit) {
+    const TemporaryFolder folder;
+    const Tensor w = Tensor::zeros({2, 3}, DType::f8_e4m3);
+    const Tensor scale = Tensor::zeros({3});
+    write_safetensors(folder / "f8.safetensors",
+                      std::vector<NamedTensor>{{"w", w}, {"w.__fp8_scale", scale}});
+    EXPECT_THAT([&] { (void)Checkpoint::open(folder / "f8.safetensors"); },
+                ThrowsMessage<InputError>(HasSubstr("w.__fp8_scale: F32 [3] (one value, or one a row")));
+}
+
+TEST(Checkpoint, ReadsScalesBehindTheirWeightsFromACompressedFile) {
+    const TemporaryFolder folder;
+    const std::array codes{f8_e4m3{0x38}, f8_e4m3{0x40}};
+    const std::array factor{3.0F};
+    const Tensor w = Tensor::of<f8_e4m3>({2}, codes);
+    const Tensor scale = Tensor::of<float>({1}, factor);
+    write_safetensors(folder / "f8.safetensors",
+                      std::vector<NamedTensor>{{"a", w}, {"b", w}, {"a.__fp8_scale", scale}});
+    compress(folder / "f8.safetensors", folder / "f8.safetensors.zst");
+    const auto checkpoint = Checkpoint::open(folder / "f8.safetensors.zst");
+    const auto backend = make_cpu_backend(1);
+    const Weights weights = checkpoint.load(specs_of(checkpoint), *backend);
+    EXPECT_THAT(weights["a"].span<float>(), ElementsAre(3, 6));
+    EXPECT_THAT(weights["b"].span<float>(), ElementsAre(1, 2));
+}
+
+TEST(Checkpoint, RefusesDamagedCompressedFiles) {
+    const TemporaryFolder folder;
+    const auto plain = write_two(folder / "two.safetensors");
+    const auto packed = folder / "two.safetensors.zst";
+    compress(plain, packed);
+    const std::string whole = read_text(packed);
+    const auto load = [&](std::string_view bytes) {
+        write_atomically(packed, bytes);
+        return Checkpoint::open(packed).read("y");
+    };
+    EXPECT_EQ(load(whole).numel(), 2);
+    for (std::size_t size = 0; size + 1 < whole.size(); size += 3)
+        EXPECT_THROW((void)load(std::string_view(whole).substr(0, size)), InputError) << size;
+    EXPECT_THAT([&] { (void)load("not zstd at all, but long enough to be looked at"); },
+                ThrowsMessage<InputError>(HasSubstr("does not decompress")));
+}
+
+TEST(Checkpoint, BelievesNoSizeThatACompressedFileCannotHold) {
+    const TemporaryFolder folder;
+    const std::string json = R"({"w":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}})";
+    const std::uint64_t length = json.size();
+    write_atomically(folder / "bomb", std::string(reinterpret_cast<const char*>(&length), 8) + json);
+    compress(folder / "bomb", folder / "bomb.safetensors.zst");
+    EXPECT_THAT([&] { (void)Checkpoint::open(folder / "bomb.safetensors.zst"); },
+                ThrowsMessage<InputError>(HasSubstr("truncated")));
 }
 
 TEST(Checkpoint, SaysWhatIsNotThere) {

@@ -197,6 +197,23 @@ TEST(TorchFile, ReadsWhatItWrites) {
     }
 }
 
+// See golden/torch/make.py: weights 0, 1, 2, … beside an optimizer and plain values.
+TEST(TorchFile, ReadsWhatATrainerSaves) {
+    const auto checkpoint = Checkpoint::open(std::filesystem::path(GALLOP_GOLDEN) / "torch/ema.ckpt");
+    std::vector<std::string> names;
+    for (const StoredTensor& tensor : checkpoint.tensors()) names.push_back(tensor.name);
+    EXPECT_THAT(names, ElementsAre("0.bias", "0.weight", "1.bias", "1.num_batches_tracked",
+                                   "1.running_mean", "1.running_var", "1.weight", "half", "shared"));
+    EXPECT_THAT(checkpoint.read("0.weight").span<float>(), ElementsAre(0, 1, 2, 3, 4, 5));
+    EXPECT_THAT(checkpoint.read("1.running_var").span<float>(), ElementsAre(14, 15));
+    EXPECT_THAT(checkpoint.read("shared").span<float>(), ElementsAre(3, 4, 5));
+    EXPECT_EQ(checkpoint.read("1.num_batches_tracked").data<std::int64_t>()[0], 1);
+    const Tensor half = checkpoint.read("half");
+    EXPECT_EQ(half.dtype(), DType::bf16);
+    EXPECT_EQ(half.shape(), (Shape{1, 2}));
+    EXPECT_THAT(checkpoint.read_f32("half").span<float>(), ElementsAre(0.5F, -2.0F));
+}
+
 TEST(TorchFile, WriterHoldsToItsTable) {
     const TemporaryFolder folder;
     const std::vector<TorchWriter::Row> table{{"x", {2}}};
