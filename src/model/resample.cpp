@@ -1,5 +1,6 @@
 #include "model/resample.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <complex>
@@ -22,44 +23,120 @@ std::size_t largest_prime_factor(std::size_t n) {
     return n > 1 ? n : largest;
 }
 
-/// Kissfft does a prime factor p in p² steps; from here on three transforms of a power of two are
-/// faster.
-constexpr std::size_t largest_direct_factor = 150;
-
-/// Bluestein's algorithm: with jk = (j² + k² − (k − j)²)/2 the transform is a convolution with a
-/// chirp.
-Signal chirp_transform(const Signal& x, bool inverse) {
-    const std::size_t n = x.size();
-    const std::size_t size = std::bit_ceil(2 * n - 1);
-    const double sign = inverse ? 1.0 : -1.0;
-    Signal chirp(n);
-    for (std::size_t k = 0; k < n;
-         ++k)  // the square is reduced first: the angle keeps all its digits
-        chirp[k] = std::polar(1.0, sign * std::numbers::pi * static_cast<double>(k * k % (2 * n)) /
-                                       static_cast<double>(n));
-    Signal a(size);
-    Signal b(size);
-    for (std::size_t k = 0; k < n; ++k) {
-        a[k] = x[k] * chirp[k];
-        b[k] = b[(size - k) % size] = std::conj(chirp[k]);
-    }
-    const kissfft<double> fft(size, false);
-    Signal a_spectrum(size);
-    Signal b_spectrum(size);
-    fft.transform(a.data(), a_spectrum.data());
-    fft.transform(b.data(), b_spectrum.data());
-    for (std::size_t k = 0; k < size; ++k) a_spectrum[k] *= b_spectrum[k];
-    kissfft<double>(size, true).transform(a_spectrum.data(), a.data());
-    Signal y(n);
-    for (std::size_t k = 0; k < n; ++k) y[k] = a[k] * chirp[k] / static_cast<double>(size);
-    return y;
+/// e^(±2πi·part/whole), + for the inverse.
+Complex root(std::size_t part, std::size_t whole, bool inverse) {
+    return std::polar(1.0, (inverse ? 2.0 : -2.0) * std::numbers::pi * static_cast<double>(part) /
+                               static_cast<double>(whole));
 }
 
-/// The discrete Fourier transform, or its inverse without the division by n.
+/// The discrete Fourier transform of one length, or its inverse without the division by it.
+class Transform {
+public:
+    virtual ~Transform() = default;
+    /// x, y: n values each, not the same.
+    virtual void run(const Complex* x, Complex* y) = 0;
+};
+
+std::unique_ptr<Transform> make_transform(std::size_t n, bool inverse);
+
+/// Kissfft, for lengths of small prime factors: a factor p costs it p² steps.
+class Direct final : public Transform {
+public:
+    Direct(std::size_t n, bool inverse) : fft_(n, inverse) {}
+    void run(const Complex* x, Complex* y) override { fft_.transform(x, y); }
+
+private:
+    kissfft<double> fft_;
+};
+
+/// Bluestein's algorithm, for a large prime length: by jk = (j² + k² − (k − j)²)/2 the transform is
+/// a convolution with a chirp, done by transforms of a power of two.
+class Chirp final : public Transform {
+public:
+    Chirp(std::size_t n, bool inverse)
+        : n_(n),
+          size_(std::bit_ceil(2 * n - 1)),
+          forward_(size_, false),
+          backward_(size_, true),
+          chirp_(n),
+          spectrum_(size_),
+          padded_(size_),
+          work_(size_) {
+        for (std::size_t k = 0; k < n; ++k)  // the square is reduced: the angle keeps its digits
+            chirp_[k] = root(k * k % (2 * n), 2 * n, inverse);
+        for (std::size_t k = 0; k < n; ++k)
+            work_[k] = work_[(size_ - k) % size_] =
+                std::conj(chirp_[k]) / static_cast<double>(size_);
+        forward_.transform(work_.data(), spectrum_.data());
+    }
+
+    void run(const Complex* x, Complex* y) override {
+        for (std::size_t k = 0; k < n_; ++k) padded_[k] = x[k] * chirp_[k];
+        std::fill(padded_.begin() + static_cast<std::ptrdiff_t>(n_), padded_.end(), Complex());
+        forward_.transform(padded_.data(), work_.data());
+        for (std::size_t k = 0; k < size_; ++k) work_[k] *= spectrum_[k];
+        backward_.transform(work_.data(), padded_.data());
+        for (std::size_t k = 0; k < n_; ++k) y[k] = padded_[k] * chirp_[k];
+    }
+
+private:
+    std::size_t n_;
+    std::size_t size_;
+    kissfft<double> forward_;
+    kissfft<double> backward_;
+    Signal chirp_;
+    Signal spectrum_;
+    Signal padded_;
+    Signal work_;
+};
+
+/// One step of Cooley and Tukey's, n = p·q: q transforms of p values that lie q apart, then p of q.
+class Split final : public Transform {
+public:
+    Split(std::size_t p, std::size_t q, bool inverse)
+        : p_(p),
+          q_(q),
+          inverse_(inverse),
+          outer_(make_transform(p, inverse)),
+          inner_(make_transform(q, inverse)) {}
+
+    void run(const Complex* x, Complex* y) override {
+        Signal rows(p_ * q_);
+        Signal in(std::max(p_, q_));
+        Signal out(std::max(p_, q_));
+        for (std::size_t j = 0; j < q_; ++j) {
+            for (std::size_t i = 0; i < p_; ++i) in[i] = x[i * q_ + j];
+            outer_->run(in.data(), out.data());
+            for (std::size_t k = 0; k < p_; ++k)
+                rows[k * q_ + j] = out[k] * root(j * k, p_ * q_, inverse_);
+        }
+        for (std::size_t k = 0; k < p_; ++k) {
+            inner_->run(rows.data() + k * q_, out.data());
+            for (std::size_t i = 0; i < q_; ++i) y[k + i * p_] = out[i];
+        }
+    }
+
+private:
+    std::size_t p_;
+    std::size_t q_;
+    bool inverse_;
+    std::unique_ptr<Transform> outer_;
+    std::unique_ptr<Transform> inner_;
+};
+
+/// From here on a prime factor is faster by its chirp.
+constexpr std::size_t largest_direct_factor = 50;
+
+std::unique_ptr<Transform> make_transform(std::size_t n, bool inverse) {
+    const std::size_t p = largest_prime_factor(n);
+    if (p <= largest_direct_factor) return std::make_unique<Direct>(n, inverse);
+    if (p == n) return std::make_unique<Chirp>(n, inverse);
+    return std::make_unique<Split>(p, n / p, inverse);
+}
+
 Signal transform(const Signal& x, bool inverse) {
-    if (largest_prime_factor(x.size()) > largest_direct_factor) return chirp_transform(x, inverse);
     Signal y(x.size());
-    kissfft<double>(x.size(), inverse).transform(x.data(), y.data());
+    make_transform(x.size(), inverse)->run(x.data(), y.data());
     return y;
 }
 

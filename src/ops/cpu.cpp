@@ -104,8 +104,16 @@ void write_rows(TensorView y, Index n, const Body& body) {
     });
 }
 
-/// Rows of elements for elementwise work: the whole array cut into lines of one size.
-Index line_length(ConstTensorView x) { return width(x); }
+/// Elements of one line of elementwise work: as many whole trailing axes as make a good piece.
+Index line_length(ConstTensorView x) {
+    constexpr Index good_piece = 16384;
+    Index n = width(x);
+    for (std::size_t axis = x.shape().rank(); axis-- > 1;) {
+        if (n * x.size(axis - 1) > good_piece) break;
+        n *= x.size(axis - 1);
+    }
+    return n;
+}
 
 /// y = f(x) line by line; `f(in, out, n)`.
 template <class F>
@@ -132,7 +140,7 @@ void apply(Activation activation, const float* x, float* y, std::size_t n) {
             for (std::size_t i = 0; i < n; ++i) y[i] = x[i] > 0 ? x[i] : std::expm1(x[i]);
             break;
         case Activation::tanh:
-            for (std::size_t i = 0; i < n; ++i) y[i] = std::tanh(x[i]);
+            vector_math::tanh(x, y, n);
             break;
         case Activation::clamp:
             for (std::size_t i = 0; i < n; ++i) y[i] = std::min(std::max(x[i], -1.0F), 1.0F);
@@ -366,13 +374,23 @@ private:
         const Index n = width(x);
         const std::vector<Index> expert =
             segments.size() > 1 ? expert_of_rows(segments) : std::vector<Index>();
-        write_rows(y, n, [&](Index row, float* out) {
-            thread_local std::vector<float> buffer;
-            const Index e = expert.empty() ? 0 : expert[static_cast<std::size_t>(row)];
-            const float* w = weight.defined() ? weight.data<float>() + e * n : nullptr;
-            norm_row(read_row(x, row, n, buffer), w, spec, out, static_cast<std::size_t>(n));
-            apply(activation, out, out, static_cast<std::size_t>(n));
-        });
+        // The activation runs over many rows at once: those of the VAEs are only a few values long.
+        parallel_chunks(
+            rows(x), std::max<Index>(1, 8192 / std::max<Index>(n, 1)), [&](Index begin, Index end) {
+                const auto count = static_cast<std::size_t>((end - begin) * n);
+                thread_local std::vector<float> in;
+                thread_local std::vector<float> rounded;
+                rounded.resize(y.dtype() == DType::f32 ? 0 : count);
+                float* out = rounded.empty() ? y.data<float>() + begin * n : rounded.data();
+                for (Index row = begin; row < end; ++row) {
+                    const Index e = expert.empty() ? 0 : expert[static_cast<std::size_t>(row)];
+                    const float* w = weight.defined() ? weight.data<float>() + e * n : nullptr;
+                    norm_row(read_row(x, row, n, in), w, spec, out + (row - begin) * n,
+                             static_cast<std::size_t>(n));
+                }
+                apply(activation, out, out, count);
+                if (!rounded.empty()) vector_math::narrow(out, y.data<bf16>() + begin * n, count);
+            });
     }
 
     void do_activate(ConstTensorView x, Activation activation, TensorView y) override {
@@ -650,7 +668,7 @@ private:
         bool finite = true;
         const Index n = line_length(x);
         std::vector<float> buffer;
-        for (Index row = 0; row < rows(x); ++row) {
+        for (Index row = 0; row < x.numel() / std::max<Index>(n, 1); ++row) {
             const float* line = read_row(x, row, n, buffer);
             for (Index i = 0; i < n; ++i) finite &= std::isfinite(line[i]);
         }

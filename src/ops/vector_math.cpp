@@ -76,10 +76,12 @@ GALLOP_CLONES float exp_and_sum(float* x, std::size_t n, float shift) {
 }
 
 GALLOP_CLONES void sigmoid(const float* x, float* y, std::size_t n) {
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) y[i] = sigmoid_one(x[i]);
 }
 
 GALLOP_CLONES void tanh(const float* x, float* y, std::size_t n) {
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) y[i] = tanh_one(x[i]);
 }
 
@@ -132,6 +134,7 @@ GALLOP_CLONES void scale(float* x, std::size_t n, float factor) {
 GALLOP_CLONES void scale_by(const float* x, const float* w, float* y, std::size_t n, float factor,
                             bool offset) {
     const float one = offset ? 1.0F : 0.0F;
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) y[i] = (x[i] * factor) * (one + w[i]);
 }
 
@@ -144,6 +147,7 @@ GALLOP_CLONES void swiglu7(const float* u, float* y, std::size_t n) {
 }
 
 GALLOP_CLONES void gelu7(const float* u, float* y, std::size_t n) {
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) {
         const float z = std::min(u[i], 7.0F);
         y[i] = z * sigmoid_one(1.702F * z);
@@ -151,6 +155,7 @@ GALLOP_CLONES void gelu7(const float* u, float* y, std::size_t n) {
 }
 
 GALLOP_CLONES void gelu_tanh(const float* x, float* y, std::size_t n) {
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) {
         const float inner = 0.7978845608028654F * (x[i] + 0.044715F * x[i] * x[i] * x[i]);
         y[i] = 0.5F * x[i] * (1.0F + tanh_one(inner));
@@ -158,6 +163,7 @@ GALLOP_CLONES void gelu_tanh(const float* x, float* y, std::size_t n) {
 }
 
 GALLOP_CLONES void silu(const float* x, float* y, std::size_t n) {
+#pragma GCC ivdep
     for (std::size_t i = 0; i < n; ++i) y[i] = x[i] * sigmoid_one(x[i]);
 }
 

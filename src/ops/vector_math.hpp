@@ -7,6 +7,8 @@
 
 // Inner loops of the CPU backend, compiled for several instruction sets and picked at load. None
 // uses fused multiply-add and every sum has a fixed order, so all variants give the same bits.
+// Where x and y have the same type and length they may be the same array, but not overlap
+// otherwise: the loops carry `ivdep`, without which GCC does them in place one value at a time.
 
 namespace gallop::vector_math {
 
