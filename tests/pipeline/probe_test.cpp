@@ -128,6 +128,11 @@ INSTANTIATE_TEST_SUITE_P(SoundVae, Golden,
 INSTANTIATE_TEST_SUITE_P(TextEncoder, Golden,
                          ::testing::Values(text("fp32-1"), text("fp32-5"), text("fp32-40"),
                                            text("fp32-40-soft-cap")));
+// A value on the edge between two halves may fall to either side.
+INSTANTIATE_TEST_SUITE_P(TextEncoderInHalf, Golden,
+                         ::testing::Values(Case{"text", "text/checkpoint", "",
+                                                "text/fp32-40-half.safetensors", Precision::fp32,
+                                                5e-4}));
 
 TEST(Probe, WritesItsOutputsUnderTheCasesNames) {
     const auto on = make_cpu_backend();
