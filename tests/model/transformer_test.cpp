@@ -96,10 +96,9 @@ TEST(Transformer, HasThePublishedTable) {
 
 TEST(Transformer, ReadsAnArchitecture) {
     const TransformerConfig config = config_of(
-        "{num_layers: 2, hidden_size: 64, head_dim: 16, num_query_groups: 2, mm_layers: [0], "
-        "gelu7_layers: [], local_attn_layers: [1], post_norm_layers: [1], enable_attn_gating: "
-        "false, "
-        "coords_style: v1}");
+        R"({"num_layers": 2, "hidden_size": 64, "head_dim": 16, "num_query_groups": 2, "mm_layers": [0],
+            "gelu7_layers": [], "local_attn_layers": [1], "post_norm_layers": [1],
+            "enable_attn_gating": false, "coords_style": "v1"})");
     EXPECT_EQ(config.heads(), 4);
     EXPECT_EQ(config.qkv_rows(), 128);
     EXPECT_EQ(config.intermediate(0), 168);
@@ -117,7 +116,7 @@ TEST(Transformer, ReadsAnArchitecture) {
 
 TEST(Transformer, NamesEveryMistakeOfAnArchitecture) {
     try {
-        config_of("{hidden_size: 100, head_dim: 12, mm_layers: [40], hiden: 1}");
+        config_of(R"({"hidden_size": 100, "head_dim": 12, "mm_layers": [40], "hiden": 1})");
         FAIL();
     } catch (const InputError& error) {
         EXPECT_THAT(error.what(), HasSubstr("multiple of 8"));
