@@ -1,0 +1,99 @@
+#include "pipeline/bench.hpp"
+
+#include <chrono>
+#include <cmath>
+
+namespace gallop {
+namespace {
+
+Tensor normals(std::string_view name, const Shape& shape, float scale, Backend& on) {
+    Tensor made = on.empty(shape);
+    on.normal(NoiseStream(1, name), 0, made);
+    const std::array<Term, 1> scaled{{{scale, made}}};
+    on.combine(scaled, made);
+    return made;
+}
+
+}  // namespace
+
+double forward_flop(const TransformerConfig& c, const SequenceShape& shape) {
+    const auto tokens = static_cast<double>(shape.tokens());
+    const auto width = static_cast<double>(c.hidden_size);
+    double per_token = 0;
+    double attention = 0;
+    for (Index layer = 0; layer < c.num_layers; ++layer) {
+        const auto inner = static_cast<double>(c.intermediate(layer));
+        const double up = c.is_gelu7(layer) ? inner : 2 * inner;
+        per_token += width * (static_cast<double>(c.qkv_rows()) + width + up + inner);
+        double pairs = tokens * tokens;
+        if (c.is_local(layer)) {
+            const auto rest = static_cast<double>(shape.audio + shape.text);
+            const auto frame = static_cast<double>(shape.per_frame());
+            pairs = rest * tokens + static_cast<double>(shape.video()) * rest;
+            for (Index i = 0; i < shape.frames; ++i) {
+                const Index low = std::max<Index>(0, i - c.frame_receptive_field);
+                const Index high = std::min(shape.frames - 1, i + c.frame_receptive_field);
+                pairs += frame * frame * static_cast<double>(high - low + 1);
+            }
+        }
+        attention += 4 * width * pairs;
+    }
+    const double heads = width * (static_cast<double>(c.video_in_channels * shape.video()) * 2 +
+                                  static_cast<double>(c.audio_in_channels * shape.audio) * 2 +
+                                  static_cast<double>(c.text_in_channels * shape.text));
+    return 2 * (per_token * tokens + heads) + attention;
+}
+
+ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape, DType dtype,
+                           int repeats, Backend& on) {
+    ForwardTiming timing;
+    timing.tokens = shape.tokens();
+    timing.gflop = forward_flop(config, shape) * 1e-9;
+    Weights weights;
+    for (const TensorSpec& spec : transformer_specs(config, dtype)) {
+        if (spec.optional) continue;
+        timing.parameters += spec.shape.numel();
+        const double fan_in = spec.shape.rank() == 2 ? static_cast<double>(spec.shape[1]) : 100.0;
+        Tensor values =
+            normals(spec.name, spec.shape, static_cast<float>(1.0 / std::sqrt(fan_in)), on);
+        if (spec.dtype == DType::f32) {
+            weights.put(spec.name, std::move(values));
+        } else {
+            Tensor narrow = on.empty(spec.shape, spec.dtype);
+            on.copy(values, narrow);
+            weights.put(spec.name, std::move(narrow));
+        }
+    }
+    Transformer model(config, std::move(weights), on);
+    const Tensor video = normals(
+        "video", {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns}, 1,
+        on);
+    const Tensor audio = normals("audio", {shape.audio, config.audio_in_channels}, 1, on);
+    const Tensor text = normals("text", {shape.text, config.text_in_channels}, 1, on);
+    for (int i = 0; i <= repeats; ++i) {
+        on.synchronize();
+        const auto begin = std::chrono::steady_clock::now();
+        const Velocity velocity = model.forward({video, audio, text});
+        on.synchronize();
+        const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+        CHECK(on.all_finite(velocity.video), "the bench's forward is not finite");
+        if (i > 0) timing.seconds.push_back(spent.count());
+    }
+    return timing;
+}
+
+TransformerConfig bench_transformer() {
+    TransformerConfig config;
+    config.num_layers = 10;
+    config.hidden_size = 768;
+    config.head_dim = 64;
+    config.num_query_groups = 4;
+    config.text_in_channels = 768;
+    config.mm_layers = {0, 9};
+    config.gelu7_layers = {0};
+    return config;
+}
+
+SequenceShape bench_sequence() { return {7, 8, 14, 26, 190}; }
+
+}  // namespace gallop
