@@ -10,9 +10,17 @@
 namespace gallop {
 namespace {
 
-// Tiles of the output. Large enough that packing costs little, small enough for many threads.
-constexpr Index tile_rows = 1024;
-constexpr Index tile_columns = 256;
+// The largest tiles of the output: large enough that packing costs little, small enough for many
+// threads.
+constexpr Index most_rows = 512;
+constexpr Index most_columns = 384;
+
+/// The size of equal pieces of `total`, none above `most`; whole vectors.
+Index piece(Index total, Index most) {
+    const Index count = (total + most - 1) / most;
+    const Index size = count == 0 ? most : (total + count - 1) / count;
+    return (size + 15) / 16 * 16;
+}
 
 struct Tile {
     Index expert, row, rows, column, columns;
@@ -47,7 +55,9 @@ void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
 
     std::vector<Tile> tiles;
     Index first = 0;
+    const Index tile_columns = piece(out, most_columns);
     for (std::size_t expert = 0; expert < segments.size(); ++expert) {
+        const Index tile_rows = piece(segments[expert], most_rows);
         for (Index row = 0; row < segments[expert]; row += tile_rows)
             for (Index column = 0; column < out; column += tile_columns)
                 tiles.push_back({static_cast<Index>(expert), first + row,
