@@ -6,8 +6,8 @@
 namespace gallop {
 namespace {
 
-// "Every fourth layer is global" stops at 31: 35 and 39 are local, too. Source: the SR2_1080 branch of
-// dit_module.py of daVinci-MagiHuman.
+// "Every fourth layer is global" stops at 31: 35 and 39 are local, too. Source: the SR2_1080 branch
+// of dit_module.py of daVinci-MagiHuman.
 std::vector<Index> local_layers_1080p() {
     std::vector<Index> layers;
     for (Index layer = 0; layer < 40; ++layer)
@@ -18,7 +18,8 @@ std::vector<Index> local_layers_1080p() {
 DitVariant read_variant(Reader& in, const TransformerConfig& shared) {
     DitVariant variant;
     variant.network = read_transformer_config(in, shared);
-    variant.linears = in.choice("linears", "f32", {"f32", "bf16"}) == "bf16" ? DType::bf16 : DType::f32;
+    variant.linears =
+        in.choice("linears", "f32", {"f32", "bf16"}) == "bf16" ? DType::bf16 : DType::f32;
     variant.super_resolution = in.get("super_resolution", variant.super_resolution);
     variant.steps = in.get("steps", variant.steps, Range{1, 1000});
     variant.passes = in.get("passes", variant.passes, Range{1, 2});
@@ -28,16 +29,19 @@ DitVariant read_variant(Reader& in, const TransformerConfig& shared) {
 void check_fit(Reader& in, const Architecture& architecture) {
     constexpr Index patch = 4;  // 2×2 pixels of the latent
     for (const auto& [name, variant] : architecture.variants) {
-        const auto differ = [&](std::string_view section, std::string_view what, Index have, Index want) {
+        const auto differ = [&](std::string_view section, std::string_view what, Index have,
+                                Index want) {
             if (have != want)
-                in.problem(section, fmt::format("{} of variant '{}' is {} (the {} network gives {})", what,
-                                                name, have, section, want));
+                in.problem(section,
+                           fmt::format("{} of variant '{}' is {} (the {} network gives {})", what,
+                                       name, have, section, want));
         };
         const TransformerConfig& network = variant.network;
         differ("text", "text_in_channels", network.text_in_channels, architecture.text.width);
         differ("audio", "audio_in_channels", network.audio_in_channels,
                architecture.audio.decoder.latent_dim);
-        differ("wan", "video_in_channels", network.video_in_channels, patch * architecture.wan.z_dim);
+        differ("wan", "video_in_channels", network.video_in_channels,
+               patch * architecture.wan.z_dim);
         differ("turbo", "video_in_channels", network.video_in_channels,
                patch * architecture.turbo.latent_channels);
     }

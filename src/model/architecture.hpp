@@ -22,8 +22,8 @@ struct DitVariant {
     int passes = 1;  ///< 2: with guidance
 };
 
-/// The sizes of all networks of a model folder. The initial values are the published 15B, but for the
-/// variants, of which there are none.
+/// The sizes of all networks of a model folder. The initial values are the published 15B, but for
+/// the variants, of which there are none.
 struct Architecture {
     std::string name;
     std::map<std::string, DitVariant> variants;  ///< by folder: base, distill, 540p_sr, 1080p_sr
@@ -36,10 +36,11 @@ struct Architecture {
 /// The published daVinci-MagiHuman: four variants of 15,299,419,152 elements each.
 Architecture published_architecture();
 
-/// Reads an architecture file: `name`, `dit` (what the variants share, keys as in DiTConfig), `variants`
-/// (by folder, what differs, and `linears`, `super_resolution`, `steps`, `passes`), `wan`, and `turbo`,
-/// `audio`, `text` as in the JSON files published with those networks. A key that is not there has the
-/// published value. Problems are the reader's, also for networks that do not fit together.
+/// Reads an architecture file: `name`, `dit` (what the variants share, keys as in DiTConfig),
+/// `variants` (by folder, what differs, and `linears`, `super_resolution`, `steps`, `passes`),
+/// `wan`, and `turbo`, `audio`, `text` as in the JSON files published with those networks. A key
+/// that is not there has the published value. Problems are the reader's, also for networks that do
+/// not fit together.
 Architecture read_architecture(Reader& in);
 
 /// The same from a file. Throws InputError.

@@ -21,8 +21,8 @@ std::filesystem::path wanted(const std::filesystem::path& path, std::string_view
     return path;
 }
 
-// The file of that published name, or else the only one in the folder with one of the endings; "" when
-// there is none. Throws InputError when there are several.
+// The file of that published name, or else the only one in the folder with one of the endings; ""
+// when there is none. Throws InputError when there are several.
 std::filesystem::path file_in(const std::filesystem::path& folder, const char* published,
                               std::initializer_list<std::string_view> endings) {
     if (there(folder / published)) return folder / published;
@@ -34,8 +34,9 @@ std::filesystem::path file_in(const std::filesystem::path& folder, const char* p
                 found.push_back(entry.path());
         }
     if (found.size() > 1)
-        throw_input_error("{}: several files could be meant, {} and {} (one, or {})", folder.string(),
-                          found[0].filename().string(), found[1].filename().string(), published);
+        throw_input_error("{}: several files could be meant, {} and {} (one, or {})",
+                          folder.string(), found[0].filename().string(),
+                          found[1].filename().string(), published);
     return found.empty() ? std::filesystem::path() : found[0];
 }
 
@@ -68,7 +69,8 @@ std::filesystem::path Bundle::dit(std::string_view name) const {
 
 std::filesystem::path Bundle::wan_vae() const {
     const auto published = folder / bundle_names::wan_repository / bundle_names::wan_weights;
-    return there(published) ? published : wanted(folder / bundle_names::wan_weights, "the Wan2.2 VAE");
+    return there(published) ? published
+                            : wanted(folder / bundle_names::wan_weights, "the Wan2.2 VAE");
 }
 
 std::filesystem::path Bundle::turbo_vae() const {
@@ -93,9 +95,12 @@ Bundle open_bundle(const std::filesystem::path& folder,
         throw_input_error("{}: no such model folder", folder.string());
     Bundle bundle{folder, {}};
     const auto own = folder / bundle_names::architecture;
-    if (!architecture_file.empty()) bundle.architecture = read_architecture(architecture_file);
-    else if (there(own)) bundle.architecture = read_architecture(own);
-    else bundle.architecture = published_architecture();
+    if (!architecture_file.empty())
+        bundle.architecture = read_architecture(architecture_file);
+    else if (there(own))
+        bundle.architecture = read_architecture(own);
+    else
+        bundle.architecture = published_architecture();
 
     Architecture& a = bundle.architecture;
     read_beside(file_in(folder / bundle_names::turbo, bundle_names::turbo_config, {".json"}),

@@ -14,8 +14,9 @@ namespace gallop {
 ///     turbo_vae/                           a .json and a .ckpt
 ///     Wan2.2_VAE.pth                       or Wan2.2-TI2V-5B/Wan2.2_VAE.pth
 ///     stable-audio-open-1.0/               model.safetensors and model_config.json
-///     t5gemma-9b-9b-ul2/                   shards, config.json, tokenizer.model, tokenizer_config.json
-///     gallop.yaml                          its architecture; without it, the published 15B
+///     t5gemma-9b-9b-ul2/                   shards, config.json, tokenizer.model,
+///     tokenizer_config.json gallop.yaml                          its architecture; without it, the
+///     published 15B
 ///
 /// A folder that a request does not need may be missing.
 struct Bundle {
@@ -49,8 +50,8 @@ inline constexpr const char* text = "t5gemma-9b-9b-ul2";
 inline constexpr const char* text_config = "config.json";
 }  // namespace bundle_names
 
-/// Opens a model folder; no weights are read. `architecture_file`: instead of the folder's own. Throws
-/// InputError when there is no such folder or a configuration in it is wrong.
+/// Opens a model folder; no weights are read. `architecture_file`: instead of the folder's own.
+/// Throws InputError when there is no such folder or a configuration in it is wrong.
 Bundle open_bundle(const std::filesystem::path& folder,
                    const std::filesystem::path& architecture_file = {});
 

@@ -1,9 +1,9 @@
 #include "model/byte_source.hpp"
 
-#include <zstd.h>
-
 #include <algorithm>
 #include <vector>
+
+#include <zstd.h>
 
 #include "core/check.hpp"
 #include "core/files.hpp"
@@ -18,8 +18,8 @@ public:
 
     void read(std::uint64_t offset, std::span<std::byte> out) override {
         if (offset > file_.size() || out.size() > file_.size() - offset)
-            throw_input_error("{}: truncated: {} bytes (bytes {} to {} wanted)", file_.path().string(),
-                              file_.size(), offset, offset + out.size());
+            throw_input_error("{}: truncated: {} bytes (bytes {} to {} wanted)",
+                              file_.path().string(), file_.size(), offset, offset + out.size());
         file_.read(offset, out);
     }
     std::uint64_t size_bound() const override { return file_.size(); }
@@ -73,7 +73,8 @@ private:
                                   ZSTD_getErrorName(status));
             if (!fed && to.pos == before)
                 throw_input_error("{}: truncated: decompresses to {} bytes ({} wanted)",
-                                  file_.path().string(), position_ + to.pos, position_ + out.size());
+                                  file_.path().string(), position_ + to.pos,
+                                  position_ + out.size());
         }
         position_ += out.size();
     }

@@ -15,10 +15,11 @@ public:
     ByteSource(const ByteSource&) = delete;
     ByteSource& operator=(const ByteSource&) = delete;
 
-    /// Fills `out` from `offset`. A compressed source is read best from front to back; stepping back
-    /// starts over. Throws InputError when the bytes end before or do not decompress.
+    /// Fills `out` from `offset`. A compressed source is read best from front to back; stepping
+    /// back starts over. Throws InputError when the bytes end before or do not decompress.
     virtual void read(std::uint64_t offset, std::span<std::byte> out) = 0;
-    /// No more bytes than these can come: the file's size, or a bound from the densest frame there is.
+    /// No more bytes than these can come: the file's size, or a bound from the densest frame there
+    /// is.
     virtual std::uint64_t size_bound() const = 0;
     /// Whether `size_bound` is the size.
     virtual bool size_known() const = 0;

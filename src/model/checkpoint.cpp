@@ -37,9 +37,10 @@ bool is_torch(const std::filesystem::path& path) {
     if (file.size() < magic.size()) return false;
     file.read(0, std::as_writable_bytes(std::span(magic)));
     if (magic[0] == 0x80 && magic[1] == 2)
-        throw_input_error("{}: torch's old format without a zip archive (save it again with torch 1.6 or "
-                          "later)",
-                          path.string());
+        throw_input_error(
+            "{}: torch's old format without a zip archive (save it again with torch 1.6 or "
+            "later)",
+            path.string());
     return magic == std::array<unsigned char, 4>{'P', 'K', 3, 4};
 }
 
@@ -49,7 +50,8 @@ struct Checkpoint::Data {
     std::filesystem::path path;  // as given to open
     std::vector<std::filesystem::path> files;
     std::vector<StoredTensor> tensors;
-    std::map<std::string, StoredTensor, std::less<>> scales;  // by the name of the tensor they scale
+    std::map<std::string, StoredTensor, std::less<>>
+        scales;  // by the name of the tensor they scale
     std::map<std::string, std::string> metadata;
 
     void add_safetensors(const std::filesystem::path& file);
@@ -81,10 +83,13 @@ void Checkpoint::Data::add_sharded(const std::filesystem::path& index) {
     for (auto& [shard, number] : shards) {
         number = files.size();
         const std::filesystem::path file = packed_or_plain(index.parent_path() / shard);
-        if (there(file)) add_safetensors(file);
-        else absent += fmt::format("\n  {}", shard);
+        if (there(file))
+            add_safetensors(file);
+        else
+            absent += fmt::format("\n  {}", shard);
     }
-    if (!absent.empty()) throw_input_error("{}: shards that are not there:{}", index.string(), absent);
+    if (!absent.empty())
+        throw_input_error("{}: shards that are not there:{}", index.string(), absent);
     metadata.clear();
 
     std::map<std::string_view, std::size_t> held;
@@ -128,8 +133,9 @@ void Checkpoint::Data::sort() {
         const Index values = scale.shape.numel();
         const bool by_row = tensor->shape.rank() > 0 && values == tensor->shape[0];
         if ((values != 1 && !by_row) || !is_weight_type(scale.type))
-            throw_input_error("{}: {}: {} {} (one value, or one a row of {})", path.string(), scale.name,
-                              name_of(scale.type), to_string(scale.shape), to_string(tensor->shape));
+            throw_input_error("{}: {}: {} {} (one value, or one a row of {})", path.string(),
+                              scale.name, name_of(scale.type), to_string(scale.shape),
+                              to_string(tensor->shape));
         scales.emplace(tensor->name, scale);
     }
     std::erase_if(tensors, [&](const StoredTensor& tensor) {
@@ -158,9 +164,9 @@ TensorStream Checkpoint::Data::stream(ByteSource& source, const StoredTensor& te
         // Through a source of its own, so that a compressed file is still read from front to back.
         const auto beside = open_source(files[found->second.file]);
         scale.resize(static_cast<std::size_t>(found->second.shape.numel()));
-        TensorStream(*beside, found->second).read({reinterpret_cast<std::byte*>(scale.data()),
-                                                   Shape{static_cast<Index>(scale.size())}, DType::f32,
-                                                   Device::cpu});
+        TensorStream(*beside, found->second)
+            .read({reinterpret_cast<std::byte*>(scale.data()),
+                   Shape{static_cast<Index>(scale.size())}, DType::f32, Device::cpu});
     }
     return TensorStream(source, tensor, std::move(scale));
 }
@@ -171,8 +177,10 @@ Checkpoint Checkpoint::open(const std::filesystem::path& path) {
     std::error_code ignored;
     if (!std::filesystem::is_directory(path, ignored)) {
         if (!there(path)) throw_input_error("{}: no such file or folder", path.string());
-        if (is_torch(path)) data->add_torch(path);
-        else data->add_safetensors(path);
+        if (is_torch(path))
+            data->add_torch(path);
+        else
+            data->add_safetensors(path);
     } else if (const auto index = path / "model.safetensors.index.json"; there(index)) {
         data->add_sharded(index);
     } else if (const auto file = packed_or_plain(path / "model.safetensors"); there(file)) {
@@ -220,7 +228,8 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
         const StoredTensor* stored = find(options.prefix + spec.name);
         if (stored == nullptr) {
             if (!spec.optional)
-                problems.push_back(fmt::format("missing   {} {}", spec.name, to_string(spec.shape)));
+                problems.push_back(
+                    fmt::format("missing   {} {}", spec.name, to_string(spec.shape)));
         } else if (!fits(spec, stored->shape)) {
             problems.push_back(fmt::format("misshapen {} {} ({}{} wanted)", spec.name,
                                            to_string(stored->shape), to_string(spec.shape),
@@ -240,20 +249,22 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
                                                tensor.name.substr(options.prefix.size()),
                                                to_string(tensor.shape)));
     if (!problems.empty())
-        throw_input_error("{}: {} tensors do not fit the architecture{}:\n  {}", data_->path.string(),
-                          problems.size(),
+        throw_input_error("{}: {} tensors do not fit the architecture{}:\n  {}",
+                          data_->path.string(), problems.size(),
                           options.prefix.empty() ? "" : " (under '" + options.prefix + "')",
                           fmt::join(problems, "\n  "));
 
     // In the files' order: one pass from front to back.
     std::sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) {
-        return std::tie(a.stored->file, a.stored->offset) < std::tie(b.stored->file, b.stored->offset);
+        return std::tie(a.stored->file, a.stored->offset) <
+               std::tie(b.stored->file, b.stored->offset);
     });
     Weights weights;
     std::unique_ptr<ByteSource> source;
     const StoredTensor* before = nullptr;
     for (const auto& [spec, stored] : jobs) {
-        if (before == nullptr || before->file != stored->file) source = open_source(files()[stored->file]);
+        if (before == nullptr || before->file != stored->file)
+            source = open_source(files()[stored->file]);
         before = stored;
         TensorStream stream = data_->stream(*source, *stored);
         if (spec->conv) {
@@ -273,8 +284,8 @@ Tensor Checkpoint::read(std::string_view name) const {
     const StoredTensor& stored = data_->at(name);
     const auto dtype = dtype_of(stored.type);
     if (!dtype)
-        throw_input_error("{}: {} is {} (not a type the engine computes with)", data_->path.string(),
-                          name, name_of(stored.type));
+        throw_input_error("{}: {} is {} (not a type the engine computes with)",
+                          data_->path.string(), name, name_of(stored.type));
     const auto source = open_source(files()[stored.file]);
     Tensor tensor(stored.shape, *dtype);
     source->read(stored.offset, {tensor.view().raw(), tensor.bytes()});

@@ -15,10 +15,24 @@
 
 namespace gallop {
 
-/// What a file may hold. The engine reads f32, f16, bf16, f8_e4m3 and f64 as weights and i32, i64 and u8
-/// as they are; the others can only be listed.
+/// What a file may hold. The engine reads f32, f16, bf16, f8_e4m3 and f64 as weights and i32, i64
+/// and u8 as they are; the others can only be listed.
 enum class StoredType : std::uint8_t {
-    f64, f32, f16, bf16, f8_e4m3, f8_e5m2, i64, i32, i16, i8, u64, u32, u16, u8, boolean,
+    f64,
+    f32,
+    f16,
+    bf16,
+    f8_e4m3,
+    f8_e5m2,
+    i64,
+    i32,
+    i16,
+    i8,
+    u64,
+    u32,
+    u16,
+    u8,
+    boolean,
 };
 
 /// As safetensors spells it: "F32", "BF16", "F8_E4M3", "BOOL", …
@@ -33,19 +47,21 @@ struct StoredTensor {
     std::string name;
     StoredType type = StoredType::f32;
     Shape shape;
-    std::size_t file = 0;      ///< index into Checkpoint::files()
-    std::uint64_t offset = 0;  ///< of its first byte in that file; for .zst, in what it decompresses to
+    std::size_t file = 0;  ///< index into Checkpoint::files()
+    std::uint64_t offset =
+        0;  ///< of its first byte in that file; for .zst, in what it decompresses to
     std::uint64_t bytes = 0;
 };
 
 /// One row of a network's table: a tensor it needs.
 struct TensorSpec {
-    std::string name;             ///< without the checkpoint's prefix
+    std::string name;  ///< without the checkpoint's prefix
     Shape shape;
-    DType dtype = DType::f32;     ///< in which it is kept on the backend
-    bool optional = false;        ///< may be absent
-    bool any_rows = false;        ///< the first extent may be larger (embedding tables); all rows are kept
-    bool conv = false;            ///< goes through Backend::prepare_conv
+    DType dtype = DType::f32;  ///< in which it is kept on the backend
+    bool optional = false;     ///< may be absent
+    bool any_rows =
+        false;          ///< the first extent may be larger (embedding tables); all rows are kept
+    bool conv = false;  ///< goes through Backend::prepare_conv
 };
 
 /// A network's tensors on a backend, by name.
@@ -70,16 +86,16 @@ struct LoadOptions {
 
 /// A set of weight files, opened: headers read and validated, no tensor read yet.
 ///
-/// Understands: a folder with `model.safetensors.index.json` (sharded; `SHARD.zst` wins over `SHARD`)
-/// or `model.safetensors[.zst]`; a single `.safetensors[.zst]`; a torch zip `.pth`, `.pt`, `.ckpt`
-/// (a flat map name → tensor, or such a map under `ema_state_dict`, `state_dict` or `model`, with a
-/// leading `module.` cut off). E4M3 tensors are multiplied by their `NAME.__fp8_scale` (one value, or
-/// one a row), which is not listed as a tensor of its own.
+/// Understands: a folder with `model.safetensors.index.json` (sharded; `SHARD.zst` wins over
+/// `SHARD`) or `model.safetensors[.zst]`; a single `.safetensors[.zst]`; a torch zip `.pth`, `.pt`,
+/// `.ckpt` (a flat map name → tensor, or such a map under `ema_state_dict`, `state_dict` or
+/// `model`, with a leading `module.` cut off). E4M3 tensors are multiplied by their
+/// `NAME.__fp8_scale` (one value, or one a row), which is not listed as a tensor of its own.
 class Checkpoint {
 public:
     /// Throws InputError for anything malformed: truncated, overlapping, out of bounds, overflowing
-    /// shapes, duplicate names, unknown dtypes, a pickle that does more than build tensors. What a .zst
-    /// holds behind its header is seen only when tensors are read.
+    /// shapes, duplicate names, unknown dtypes, a pickle that does more than build tensors. What a
+    /// .zst holds behind its header is seen only when tensors are read.
     static Checkpoint open(const std::filesystem::path& path);
     Checkpoint(Checkpoint&&) noexcept;
     Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -93,12 +109,13 @@ public:
     /// `__metadata__` of a single safetensors file.
     const std::map<std::string, std::string>& metadata() const;
 
-    /// Reads the tensors of `specs`, converting while streaming: beside the result at most one bounded
-    /// staging buffer is alive. Throws InputError that lists every missing, surplus and misshapen
-    /// tensor at once.
-    Weights load(std::span<const TensorSpec> specs, Backend& on, const LoadOptions& options = {}) const;
-    /// Reads one tensor as stored (E4M3 without its scale), on the host. Throws InputError when there is
-    /// none of that name or the engine has no dtype for it.
+    /// Reads the tensors of `specs`, converting while streaming: beside the result at most one
+    /// bounded staging buffer is alive. Throws InputError that lists every missing, surplus and
+    /// misshapen tensor at once.
+    Weights load(std::span<const TensorSpec> specs, Backend& on,
+                 const LoadOptions& options = {}) const;
+    /// Reads one tensor as stored (E4M3 without its scale), on the host. Throws InputError when
+    /// there is none of that name or the engine has no dtype for it.
     Tensor read(std::string_view name) const;
     /// Reads one floating tensor as f32, scaled, on the host. Throws InputError.
     Tensor read_f32(std::string_view name) const;

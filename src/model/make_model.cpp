@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "core/check.hpp"
 #include "core/files.hpp"
@@ -21,10 +22,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr Index piece = Index{1} << 20;            // elements made at once
+constexpr Index piece = Index{1} << 20;               // elements made at once
 constexpr std::uint64_t shard_bytes = 4'800'000'000;  // as the published folders are cut
 
-// ---- values -----------------------------------------------------------------------------------------
+// ---- values
+// -----------------------------------------------------------------------------------------
 
 // value = mean + deviation · normal
 struct Law {
@@ -39,7 +41,7 @@ Law law_of(const std::string& name, const Shape& shape) {
     if (ends(".bias")) return small;
     if (ends(".gamma")) return {1.0F, jitter};
     if (ends(".alpha") || ends(".beta")) return {0.0F, jitter};  // logarithms
-    if (ends(".weight_v")) return {};  // only its direction counts
+    if (ends(".weight_v")) return {};                            // only its direction counts
     if (ends(".weight_g")) return {1.0F, jitter};
     if (shape.rank() == 1) return {0.0F, jitter};  // a norm's offset from 1
     const Index fan_in = std::max<Index>(shape.numel() / std::max<Index>(shape[0], 1), 1);
@@ -72,8 +74,8 @@ private:
     void fill(Index first, std::span<float> out) const {
         if (row_.name == "adapter.rope.bands") {
             for (std::size_t i = 0; i < out.size(); ++i)
-                out[i] = static_cast<float>(
-                    std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(row_.shape.numel())));
+                out[i] = static_cast<float>(std::pow(
+                    10000.0, -static_cast<double>(i) / static_cast<double>(row_.shape.numel())));
             return;
         }
         fill_normal(stream_, static_cast<std::uint64_t>(first), out);
@@ -85,12 +87,14 @@ private:
     Law law_;
 };
 
-// ---- files ------------------------------------------------------------------------------------------
+// ---- files
+// ------------------------------------------------------------------------------------------
 
 std::vector<SafetensorsWriter::Row> rows_of(const std::vector<TensorSpec>& specs,
                                             const std::string& prefix = {}) {
     std::vector<SafetensorsWriter::Row> rows;
-    for (const TensorSpec& spec : specs) rows.push_back({prefix + spec.name, spec.dtype, spec.shape});
+    for (const TensorSpec& spec : specs)
+        rows.push_back({prefix + spec.name, spec.dtype, spec.shape});
     return rows;
 }
 
@@ -106,8 +110,8 @@ void write_file(const std::filesystem::path& path, std::span<const SafetensorsWr
 }
 
 // At least two shards, so that tiny models are read as large ones are.
-void write_shards(const std::filesystem::path& folder, const std::vector<SafetensorsWriter::Row>& rows,
-                  std::uint64_t seed) {
+void write_shards(const std::filesystem::path& folder,
+                  const std::vector<SafetensorsWriter::Row>& rows, std::uint64_t seed) {
     const auto bytes_of = [](const SafetensorsWriter::Row& row) {
         return static_cast<std::uint64_t>(row.shape.numel()) * size_of(row.dtype);
     };
@@ -117,7 +121,8 @@ void write_shards(const std::filesystem::path& folder, const std::vector<Safeten
     std::vector<std::vector<SafetensorsWriter::Row>> shards(count);
     std::uint64_t before = 0;
     for (const auto& row : rows) {
-        shards[std::min(before * count / std::max<std::uint64_t>(total, 1), count - 1)].push_back(row);
+        shards[std::min(before * count / std::max<std::uint64_t>(total, 1), count - 1)].push_back(
+            row);
         before += bytes_of(row);
     }
     Json map = Json::object();
@@ -131,7 +136,8 @@ void write_shards(const std::filesystem::path& folder, const std::vector<Safeten
 }
 
 void write_torch(const std::filesystem::path& path, const std::vector<TensorSpec>& specs,
-                 std::uint64_t seed, const std::string& under = {}, const std::string& prefix = {}) {
+                 std::uint64_t seed, const std::string& under = {},
+                 const std::string& prefix = {}) {
     std::vector<TorchWriter::Row> table;
     for (const TensorSpec& spec : specs) table.push_back({prefix + spec.name, spec.shape});
     TorchWriter writer(path, table, under);
@@ -142,12 +148,14 @@ void write_torch(const std::filesystem::path& path, const std::vector<TensorSpec
     writer.commit();
 }
 
-// ---- configurations -----------------------------------------------------------------------------------
+// ---- configurations
+// -----------------------------------------------------------------------------------
 
 // Plain scalars of YAML that JSON spells the same way keep their type.
 Json to_json(const Node& node) {
     switch (node.kind) {
-        case Node::Kind::null: return nullptr;
+        case Node::Kind::null:
+            return nullptr;
         case Node::Kind::scalar: {
             if (node.quoted) return node.scalar;
             Json value = Json::parse(node.scalar, nullptr, false);
@@ -202,14 +210,15 @@ void make_model(const std::filesystem::path& architecture_file, const std::files
         throw_input_error("{}: is there already and not empty", out.string());
 
     for (const auto& [name, variant] : architecture.variants)
-        write_shards(out / name, rows_of(transformer_specs(variant.network, variant.linears)), seed);
+        write_shards(out / name, rows_of(transformer_specs(variant.network, variant.linears)),
+                     seed);
     write_torch(out / bundle_names::wan_weights, specs(architecture.wan), seed);
 
     Json json = to_json(root);
     const auto section = [&](const char* key) { return json.value(key, Json::object()); };
     const auto turbo = out / bundle_names::turbo;
-    write_torch(turbo / bundle_names::turbo_weights, specs(architecture.turbo), seed, "ema_state_dict",
-                "module.");
+    write_torch(turbo / bundle_names::turbo_weights, specs(architecture.turbo), seed,
+                "ema_state_dict", "module.");
     write_json(turbo / bundle_names::turbo_config, section("turbo"));
 
     const auto audio = out / bundle_names::audio;
@@ -218,11 +227,12 @@ void make_model(const std::filesystem::path& architecture_file, const std::files
     write_json(audio / bundle_names::audio_config, section("audio"));
 
     const auto text = out / bundle_names::text;
-    write_shards(text, rows_of(text_encoder_specs(architecture.text, DType::bf16), "model.encoder."),
-                 seed);
+    write_shards(
+        text, rows_of(text_encoder_specs(architecture.text, DType::bf16), "model.encoder."), seed);
     write_json(text / bundle_names::text_config, section("text"));
     write_atomically(text / "tokenizer.model", tokenizer);
-    write_json(text / "tokenizer_config.json", {{"add_bos_token", false}, {"add_eos_token", false}});
+    write_json(text / "tokenizer_config.json",
+               {{"add_bos_token", false}, {"add_eos_token", false}});
 
     json["tokenizer"] = std::string(bundle_names::text) + "/tokenizer.model";
     write_json(out / bundle_names::architecture, json);

@@ -4,8 +4,9 @@
 #include <array>
 #include <bit>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include <nlohmann/json.hpp>
 
 #include "core/check.hpp"
 
@@ -15,12 +16,12 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "safetensors holds little-endian values");
 
 constexpr std::array all_types{
-    StoredType::f64, StoredType::f32, StoredType::f16, StoredType::bf16,   StoredType::f8_e4m3,
-    StoredType::f8_e5m2, StoredType::i64, StoredType::i32, StoredType::i16, StoredType::i8,
-    StoredType::u64, StoredType::u32, StoredType::u16, StoredType::u8,     StoredType::boolean};
+    StoredType::f64,     StoredType::f32, StoredType::f16, StoredType::bf16, StoredType::f8_e4m3,
+    StoredType::f8_e5m2, StoredType::i64, StoredType::i32, StoredType::i16,  StoredType::i8,
+    StoredType::u64,     StoredType::u32, StoredType::u16, StoredType::u8,   StoredType::boolean};
 
-// nlohmann's event interface: nothing is built but what we keep, names that occur twice are seen, and
-// nesting costs no stack. Every event is an error unless a reader expects it.
+// nlohmann's event interface: nothing is built but what we keep, names that occur twice are seen,
+// and nesting costs no stack. Every event is an error unless a reader expects it.
 class JsonEvents : public nlohmann::json_sax<nlohmann::json> {
 public:
     explicit JsonEvents(const std::string& file) : file_(file) {}
@@ -90,8 +91,9 @@ public:
             if (!header_.metadata.emplace(key_, text).second)
                 throw_input_error("{}: __metadata__ names '{}' twice", file_, key_);
         } else if (place_ == Place::tensor && key_ == "dtype" && !tensor_.has_type) {
-            const auto* found = std::find_if(all_types.begin(), all_types.end(),
-                                             [&](StoredType type) { return name_of(type) == text; });
+            const auto* found =
+                std::find_if(all_types.begin(), all_types.end(),
+                             [&](StoredType type) { return name_of(type) == text; });
             if (found == all_types.end())
                 throw_input_error("{}: {}: unknown dtype '{}'", file_, name_, text);
             tensor_.type = *found;
@@ -156,10 +158,12 @@ private:
         made.bytes = static_cast<std::uint64_t>(made.shape.numel()) * size_of(made.type);
         const auto [first, last] = std::pair(tensor_.offsets[0], tensor_.offsets[1]);
         if (last < first || last - first != made.bytes)
-            throw_input_error("{}: {}: data_offsets {} to {} do not hold {} {} ({} bytes)", file_, name_,
-                              first, last, name_of(made.type), to_string(made.shape), made.bytes);
+            throw_input_error("{}: {}: data_offsets {} to {} do not hold {} {} ({} bytes)", file_,
+                              name_, first, last, name_of(made.type), to_string(made.shape),
+                              made.bytes);
         if (last > std::numeric_limits<std::int64_t>::max() - begin_)
-            throw_input_error("{}: {}: data_offsets {} to {} are too large", file_, name_, first, last);
+            throw_input_error("{}: {}: data_offsets {} to {} are too large", file_, name_, first,
+                              last);
         made.offset = begin_ + first;
         header_.tensors.push_back(std::move(made));
     }
@@ -178,8 +182,10 @@ public:
     // Only `weight_map` counts; `metadata` may hold anything.
     bool start_object(std::size_t) override {
         ++depth_;
-        if (depth_ == 2 && key_ == "weight_map") inside_ = true;
-        else if (inside_) unexpected("an object");
+        if (depth_ == 2 && key_ == "weight_map")
+            inside_ = true;
+        else if (inside_)
+            unexpected("an object");
         return true;
     }
     bool end_object() override {
@@ -196,7 +202,8 @@ public:
         const std::filesystem::path shard(text);
         if (text.empty() || text.find('\0') != std::string::npos || shard != shard.filename() ||
             text == "." || text == "..")
-            throw_input_error("{}: a shard that is not a plain file name: '{}' of '{}'", file_, text, key_);
+            throw_input_error("{}: a shard that is not a plain file name: '{}' of '{}'", file_,
+                              text, key_);
         if (!map_.emplace(key_, text).second)
             throw_input_error("{}: names '{}' twice", file_, key_);
         return true;
@@ -230,13 +237,13 @@ void check_layout(SafetensorsHeader& header, const std::string& file, std::uint6
     std::uint64_t expected = data_begin;
     for (const StoredTensor& tensor : tensors) {
         if (tensor.offset != expected)
-            throw_input_error("{}: {}: its bytes begin at {} (the tensor before ends at {}: {})", file,
-                              tensor.name, tensor.offset, expected,
+            throw_input_error("{}: {}: its bytes begin at {} (the tensor before ends at {}: {})",
+                              file, tensor.name, tensor.offset, expected,
                               tensor.offset < expected ? "they overlap" : "there is a gap");
         expected = tensor.offset + tensor.bytes;
         if (expected > data_end)
-            throw_input_error("{}: truncated: {} bytes ({} ends at byte {})", file, data_end, tensor.name,
-                              expected);
+            throw_input_error("{}: truncated: {} bytes ({} ends at byte {})", file, data_end,
+                              tensor.name, expected);
     }
     if (end_known && expected != data_end)
         throw_input_error("{}: {} bytes behind the last tensor", file, data_end - expected);
@@ -284,10 +291,12 @@ SafetensorsHeader read_safetensors_header(ByteSource& source, const std::string&
         throw_input_error("{}: a header of {} bytes (at most {}); is it a safetensors file?", file,
                           length, max_safetensors_header);
     if (length > source.size_bound() - std::min<std::uint64_t>(source.size_bound(), 8))
-        throw_input_error("{}: a header of {} bytes in a file of {}", file, length, source.size_bound());
+        throw_input_error("{}: a header of {} bytes in a file of {}", file, length,
+                          source.size_bound());
     std::string json(static_cast<std::size_t>(length), '\0');
     source.read(8, std::as_writable_bytes(std::span(json)));
-    return parse_safetensors_header(json, file, 8 + length, source.size_bound(), source.size_known());
+    return parse_safetensors_header(json, file, 8 + length, source.size_bound(),
+                                    source.size_known());
 }
 
 std::map<std::string, std::string> parse_safetensors_index(std::string_view json,
@@ -305,7 +314,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::spa
     nlohmann::ordered_json header = nlohmann::ordered_json::object();
     if (!metadata.empty()) header["__metadata__"] = metadata;
     for (const Row& row : table) {
-        const std::uint64_t bytes = static_cast<std::uint64_t>(row.shape.numel()) * size_of(row.dtype);
+        const std::uint64_t bytes =
+            static_cast<std::uint64_t>(row.shape.numel()) * size_of(row.dtype);
         constexpr auto type_of = [](DType dtype) {
             return *std::find_if(all_types.begin(), all_types.end(),
                                  [dtype](StoredType type) { return dtype_of(type) == dtype; });
@@ -343,7 +353,8 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedT
         table.push_back({named.name, named.tensor.dtype(), named.tensor.shape()});
     }
     SafetensorsWriter writer(path, table, metadata);
-    for (const NamedTensor& named : tensors) writer.append({named.tensor.raw(), named.tensor.bytes()});
+    for (const NamedTensor& named : tensors)
+        writer.append({named.tensor.raw(), named.tensor.bytes()});
     writer.commit();
 }
 

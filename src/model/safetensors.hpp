@@ -23,23 +23,24 @@ struct SafetensorsHeader {
     std::map<std::string, std::string> metadata;  ///< `__metadata__`
 };
 
-/// Reads the header: 8 bytes length, JSON, then the tensors' bytes without gap or overlap up to the end.
-/// Throws InputError that starts with `file` for anything else.
+/// Reads the header: 8 bytes length, JSON, then the tensors' bytes without gap or overlap up to the
+/// end. Throws InputError that starts with `file` for anything else.
 SafetensorsHeader read_safetensors_header(ByteSource& source, const std::string& file);
 
-/// The same from the JSON text alone; the data begin at `data_begin` and end at `data_end` (when known,
-/// else no later than that).
+/// The same from the JSON text alone; the data begin at `data_begin` and end at `data_end` (when
+/// known, else no later than that).
 SafetensorsHeader parse_safetensors_header(std::string_view json, const std::string& file,
                                            std::uint64_t data_begin, std::uint64_t data_end,
                                            bool end_known);
 
-/// tensor → shard file of a `model.safetensors.index.json`. Throws InputError that starts with `file`
-/// when the text is malformed, names a tensor twice, or names a shard that is not a plain file name.
+/// tensor → shard file of a `model.safetensors.index.json`. Throws InputError that starts with
+/// `file` when the text is malformed, names a tensor twice, or names a shard that is not a plain
+/// file name.
 std::map<std::string, std::string> parse_safetensors_index(std::string_view json,
                                                            const std::string& file);
 
-/// The shape of stored extents. Throws InputError "FILE: TENSOR: …" when there are more than eight or
-/// their bytes overflow.
+/// The shape of stored extents. Throws InputError "FILE: TENSOR: …" when there are more than eight
+/// or their bytes overflow.
 Shape stored_shape(const std::string& file, const std::string& tensor,
                    std::span<const std::uint64_t> extents, StoredType type);
 

@@ -65,18 +65,23 @@ void TensorStream::read_piece(Index first, TensorView to) {
     if (raw_.numel() < static_cast<Index>(bytes) || !raw_.defined())
         raw_ = Tensor({static_cast<Index>(bytes)}, DType::u8);
     source_.read(offset, {raw_.view().raw(), bytes});
-    const ConstTensorView stored(raw_.view().raw(), {count}, dtype.value_or(DType::f32), Device::cpu);
+    const ConstTensorView stored(raw_.view().raw(), {count}, dtype.value_or(DType::f32),
+                                 Device::cpu);
     if (dtype && scale_.empty()) return convert(stored, to);
 
     if (wide_.numel() < count || !wide_.defined()) wide_ = Tensor({count});
     const TensorView wide = wide_.rows(0, count);
     const std::span<float> values = wide.span<float>();
-    if (dtype) convert(stored, wide);
-    else narrow(raw_, values);
+    if (dtype)
+        convert(stored, wide);
+    else
+        narrow(raw_, values);
     if (!scale_.empty()) {
-        const Index row = std::max<Index>(tensor_.shape.numel() / static_cast<Index>(scale_.size()), 1);
+        const Index row =
+            std::max<Index>(tensor_.shape.numel() / static_cast<Index>(scale_.size()), 1);
         for (Index i = 0; i < count; ++i)
-            values[static_cast<std::size_t>(i)] *= scale_[static_cast<std::size_t>((first + i) / row)];
+            values[static_cast<std::size_t>(i)] *=
+                scale_[static_cast<std::size_t>((first + i) / row)];
     }
     convert(wide, to);
 }

@@ -10,8 +10,8 @@ namespace gallop {
 /// Whether a stored type can be converted to a floating dtype: f64, f32, f16, bf16, f8_e4m3.
 bool is_weight_type(StoredType type);
 
-/// One stored tensor on its way to memory, converted piece by piece through a staging buffer of a few
-/// MiB. `scale`: nothing, one factor, or one a row.
+/// One stored tensor on its way to memory, converted piece by piece through a staging buffer of a
+/// few MiB. `scale`: nothing, one factor, or one a row.
 class TensorStream {
 public:
     TensorStream(ByteSource& source, const StoredTensor& tensor, std::vector<float> scale = {});

@@ -53,7 +53,9 @@ std::string make_pickle(std::span<const TorchWriter::Row> table, const std::stri
         integer(0);
         tuple(shape);
         tuple(strides);
-        out += "\x89" "ccollections\nOrderedDict\n)RtR";  // requires_grad, no hooks
+        out +=
+            "\x89"
+            "ccollections\nOrderedDict\n)RtR";  // requires_grad, no hooks
     }
     out += under.empty() ? "u." : "us.";
     return out;
@@ -94,10 +96,12 @@ std::vector<StoredTensor> read_torch_file(ByteSource& source, const std::string&
         const ZipEntry* storage = member(folder + "data/" + tensor.storage);
         const std::uint64_t size = size_of(tensor.type);
         if (storage == nullptr)
-            throw_input_error("{}: {}: no member '{}data/{}'", file, tensor.name, folder, tensor.storage);
+            throw_input_error("{}: {}: no member '{}data/{}'", file, tensor.name, folder,
+                              tensor.storage);
         if (storage->bytes / size != tensor.storage_count || storage->bytes % size != 0)
             throw_input_error("{}: {}: member '{}' has {} bytes ({} {} wanted)", file, tensor.name,
-                              storage->name, storage->bytes, tensor.storage_count, name_of(tensor.type));
+                              storage->name, storage->bytes, tensor.storage_count,
+                              name_of(tensor.type));
         tensors.push_back({std::move(tensor.name), tensor.type, tensor.shape, 0,
                            storage->offset + tensor.first * size,
                            static_cast<std::uint64_t>(tensor.shape.numel()) * size});
@@ -132,7 +136,8 @@ TorchWriter::~TorchWriter() = default;
 void TorchWriter::append(ConstTensorView tensor) {
     CHECK(output_->next < output_->table.size(), "more tensors than the table announced");
     const Row& row = output_->table[output_->next];
-    CHECK(tensor.dtype() == DType::f32 && tensor.device() == Device::cpu && tensor.shape() == row.shape,
+    CHECK(tensor.dtype() == DType::f32 && tensor.device() == Device::cpu &&
+              tensor.shape() == row.shape,
           "{} {} for '{}' {}", name_of(tensor.dtype()), to_string(tensor.shape()), row.name,
           to_string(row.shape));
     output_->zip.add(fmt::format("{}data/{}", output_->folder, output_->next),
@@ -141,7 +146,8 @@ void TorchWriter::append(ConstTensorView tensor) {
 }
 
 void TorchWriter::commit() {
-    CHECK(output_->next == output_->table.size(), "'{}' is missing", output_->table[output_->next].name);
+    CHECK(output_->next == output_->table.size(), "'{}' is missing",
+          output_->table[output_->next].name);
     output_->zip.commit();
 }
 

@@ -11,8 +11,8 @@
 
 namespace gallop {
 
-/// The tensors of a zip archive made by torch.save, in the pickle's order; `file` of each is 0. Throws
-/// InputError that starts with `file`; see read_zip_directory and read_torch_pickle.
+/// The tensors of a zip archive made by torch.save, in the pickle's order; `file` of each is 0.
+/// Throws InputError that starts with `file`; see read_zip_directory and read_torch_pickle.
 std::vector<StoredTensor> read_torch_file(ByteSource& source, const std::string& file);
 
 /// Writes what torch.save makes of a map name → f32 tensor, piece by piece.
@@ -23,8 +23,8 @@ public:
         Shape shape;
     };
 
-    /// Writes up to the first tensor's bytes. `under`: the key under which the map is nested; empty:
-    /// the map itself is saved. Throws Error.
+    /// Writes up to the first tensor's bytes. `under`: the key under which the map is nested;
+    /// empty: the map itself is saved. Throws Error.
     TorchWriter(const std::filesystem::path& path, std::span<const Row> table,
                 const std::string& under = {});
     ~TorchWriter();

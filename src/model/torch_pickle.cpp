@@ -16,14 +16,25 @@ namespace {
 // Values live in one list and name each other by index: cycles and depth cost nothing.
 using Ref = std::uint32_t;
 
-enum class Kind : std::uint8_t { none, scalar, integer, string, tuple, list, dict, global, storage, tensor };
+enum class Kind : std::uint8_t {
+    none,
+    scalar,
+    integer,
+    string,
+    tuple,
+    list,
+    dict,
+    global,
+    storage,
+    tensor
+};
 
 struct Value {
     Kind kind = Kind::none;
     std::int64_t integer = 0;  // also a boolean; of a tensor: the first element
     std::string_view text;     // borrowed from the pickle
-    // Elements; of a dict: keys and values in turn; of a storage: type, key, count; of a tensor: storage,
-    // extents, strides.
+    // Elements; of a dict: keys and values in turn; of a storage: type, key, count; of a tensor:
+    // storage, extents, strides.
     std::vector<Ref> items;
 };
 
@@ -34,12 +45,16 @@ struct StorageClass {
     std::string_view global;
     StoredType type;
 };
-constexpr std::array storage_classes{
-    StorageClass{"torch.DoubleStorage", StoredType::f64}, StorageClass{"torch.FloatStorage", StoredType::f32},
-    StorageClass{"torch.HalfStorage", StoredType::f16},   StorageClass{"torch.BFloat16Storage", StoredType::bf16},
-    StorageClass{"torch.LongStorage", StoredType::i64},   StorageClass{"torch.IntStorage", StoredType::i32},
-    StorageClass{"torch.ShortStorage", StoredType::i16},  StorageClass{"torch.CharStorage", StoredType::i8},
-    StorageClass{"torch.ByteStorage", StoredType::u8},    StorageClass{"torch.BoolStorage", StoredType::boolean}};
+constexpr std::array storage_classes{StorageClass{"torch.DoubleStorage", StoredType::f64},
+                                     StorageClass{"torch.FloatStorage", StoredType::f32},
+                                     StorageClass{"torch.HalfStorage", StoredType::f16},
+                                     StorageClass{"torch.BFloat16Storage", StoredType::bf16},
+                                     StorageClass{"torch.LongStorage", StoredType::i64},
+                                     StorageClass{"torch.IntStorage", StoredType::i32},
+                                     StorageClass{"torch.ShortStorage", StoredType::i16},
+                                     StorageClass{"torch.CharStorage", StoredType::i8},
+                                     StorageClass{"torch.ByteStorage", StoredType::u8},
+                                     StorageClass{"torch.BoolStorage", StoredType::boolean}};
 
 constexpr std::string_view ordered_dict = "collections.OrderedDict";
 constexpr std::string_view size_class = "torch.Size";
@@ -54,7 +69,8 @@ const StorageClass* storage_class(std::string_view global) {
 
 class PickleMachine {
 public:
-    PickleMachine(std::string_view pickle, const std::string& file) : pickle_(pickle), file_(file) {}
+    PickleMachine(std::string_view pickle, const std::string& file)
+        : pickle_(pickle), file_(file) {}
 
     /// Runs to STOP and gives the value on top.
     Ref run() {
@@ -150,6 +166,7 @@ private:
 
     // One opcode; false for one that is not on the list. Names as in Python's pickletools.
     bool step(unsigned char code) {
+        // clang-format off
         switch (code) {
             case 0x80: protocol(); return true;                                         // PROTO
             case '(': mark(); return true;                                              // MARK
@@ -183,6 +200,7 @@ private:
             case 'b': build(); return true;                                             // BUILD
             default: return false;
         }
+        // clang-format on
     }
 
     void protocol() {
@@ -216,7 +234,8 @@ private:
         const std::size_t at = at_;
         const std::string_view module = take_line();
         const std::string name = fmt::format("{}.{}", module, take_line());
-        for (const std::string_view allowed : {ordered_dict, size_class, rebuild_tensor, rebuild_parameter})
+        for (const std::string_view allowed :
+             {ordered_dict, size_class, rebuild_tensor, rebuild_parameter})
             if (name == allowed) return push({Kind::global, 0, allowed, {}});
         if (const StorageClass* found = storage_class(name))
             return push({Kind::global, 0, found->global, {}});
@@ -231,7 +250,8 @@ private:
             values_[id.items[0]].text != "storage" || values_[id.items[1]].kind != Kind::global ||
             storage_class(values_[id.items[1]].text) == nullptr ||
             values_[id.items[2]].kind != Kind::string ||
-            values_[id.items[2]].text.size() > max_key || values_[id.items[4]].kind != Kind::integer)
+            values_[id.items[2]].text.size() > max_key ||
+            values_[id.items[4]].kind != Kind::integer)
             fail("a persistent id that is not a storage");
         push({Kind::storage, 0, {}, {id.items[1], id.items[2], id.items[4]}});
     }
@@ -240,7 +260,8 @@ private:
         const Ref arguments = pop();
         const Ref callable = pop();
         if (values_[arguments].kind != Kind::tuple) fail("arguments that are not a tuple");
-        if (values_[callable].kind != Kind::global) fail("a call of something that is not a global");
+        if (values_[callable].kind != Kind::global)
+            fail("a call of something that is not a global");
         const std::string_view name = values_[callable].text;
         const std::vector<Ref>& given = values_[arguments].items;  // until something is made
         if (name == ordered_dict) {
@@ -282,12 +303,13 @@ private:
     std::unordered_map<std::uint32_t, Ref> memo_;
 };
 
-std::vector<std::uint64_t> naturals(const PickleMachine& machine, Ref tuple, const std::string& file,
-                                    const std::string& name) {
+std::vector<std::uint64_t> naturals(const PickleMachine& machine, Ref tuple,
+                                    const std::string& file, const std::string& name) {
     std::vector<std::uint64_t> numbers;
     for (const Ref item : machine[tuple].items) {
         if (machine[item].kind != Kind::integer || machine[item].integer < 0)
-            throw_input_error("{}: {}: an extent or stride that is not a natural number", file, name);
+            throw_input_error("{}: {}: an extent or stride that is not a natural number", file,
+                              name);
         if (numbers.size() == Shape::max_rank)
             throw_input_error("{}: {}: more than {} extents", file, name, Shape::max_rank);
         numbers.push_back(static_cast<std::uint64_t>(machine[item].integer));
@@ -313,9 +335,10 @@ PickledTensor read_tensor(const PickleMachine& machine, const Value& value, std:
         expected *= extents[axis];
     }
     if (!contiguous)
-        throw_input_error("{}: {}: not contiguous: extents [{}], strides [{}] (call .contiguous() before "
-                          "saving)",
-                          file, name, fmt::join(extents, ", "), fmt::join(strides, ", "));
+        throw_input_error(
+            "{}: {}: not contiguous: extents [{}], strides [{}] (call .contiguous() before "
+            "saving)",
+            file, name, fmt::join(extents, ", "), fmt::join(strides, ", "));
 
     const std::int64_t stored = machine[storage.items[2]].integer;
     if (stored < 0 || value.integer < 0 || value.integer > stored ||
@@ -338,7 +361,8 @@ std::vector<PickledTensor> read_torch_pickle(std::string_view pickle, const std:
         for (std::size_t i = 0; i + 1 < map->items.size(); i += 2) {
             const Value& name = machine[map->items[i]];
             const Value& value = machine[map->items[i + 1]];
-            if (name.kind == Kind::string && name.text == key && value.kind == Kind::dict) return &value;
+            if (name.kind == Kind::string && name.text == key && value.kind == Kind::dict)
+                return &value;
         }
         return nullptr;
     };

@@ -24,8 +24,8 @@ struct PickledTensor {
 /// tensors are passed over. Nothing is executed: only the opcodes that torch.save emits for plain
 /// containers are known, and only these globals: collections.OrderedDict, torch.Size,
 /// torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter and torch's storage classes.
-/// Throws InputError that starts with `file` and names any other opcode or global, and for tensors that
-/// are not contiguous or leave their storage.
+/// Throws InputError that starts with `file` and names any other opcode or global, and for tensors
+/// that are not contiguous or leave their storage.
 std::vector<PickledTensor> read_torch_pickle(std::string_view pickle, const std::string& file);
 
 }  // namespace gallop

@@ -45,11 +45,11 @@ public:
     std::vector<ZipEntry> entries() {
         const Directory directory = find_directory();
         if (directory.offset > size_ || directory.bytes > size_ - directory.offset)
-            throw_input_error("{}: the zip directory ({} bytes at {}) leaves the file of {} bytes", file_,
-                              directory.bytes, directory.offset, size_);
+            throw_input_error("{}: the zip directory ({} bytes at {}) leaves the file of {} bytes",
+                              file_, directory.bytes, directory.offset, size_);
         if (directory.bytes > max_directory)
-            throw_input_error("{}: a zip directory of {} bytes (at most {})", file_, directory.bytes,
-                              max_directory);
+            throw_input_error("{}: a zip directory of {} bytes (at most {})", file_,
+                              directory.bytes, max_directory);
         const std::vector<std::byte> bytes = load(directory.offset, directory.bytes);
         std::vector<ZipEntry> found;
         for (std::size_t at = 0; found.size() < directory.entries;)
@@ -76,7 +76,8 @@ private:
             const auto disk = number_at<std::uint16_t>(tail, at + 4);
             if (disk != 0 && disk != 0xffff) throw_input_error("{}: a zip of several parts", file_);
             if (const auto zip64 = find_zip64(end)) return *zip64;
-            return {number_at<std::uint32_t>(tail, at + 16), number_at<std::uint32_t>(tail, at + 12),
+            return {number_at<std::uint32_t>(tail, at + 16),
+                    number_at<std::uint32_t>(tail, at + 12),
                     number_at<std::uint16_t>(tail, at + 10)};
         }
         throw_input_error("{}: truncated or not a zip archive: no end record", file_);
@@ -88,8 +89,8 @@ private:
         if (number_at<std::uint32_t>(locator, 0) != locator_signature) return std::nullopt;
         const auto at = number_at<std::uint64_t>(locator, 8);
         if (at > size_ || size_ - at < end64_size)
-            throw_input_error("{}: the zip64 end record at {} leaves the file of {} bytes", file_, at,
-                              size_);
+            throw_input_error("{}: the zip64 end record at {} leaves the file of {} bytes", file_,
+                              at, size_);
         const auto record = load(at, end64_size);
         if (number_at<std::uint32_t>(record, 0) != end64_signature)
             throw_input_error("{}: no zip64 end record at {}", file_, at);
@@ -115,19 +116,21 @@ private:
         if ((number_at<std::uint16_t>(head, 8) & 1U) != 0)
             throw_input_error("{}: member '{}' is encrypted", file_, made.name);
         if (number_at<std::uint16_t>(head, 10) != 0)
-            throw_input_error("{}: member '{}' is compressed (torch.save stores without compression)",
-                              file_, made.name);
+            throw_input_error(
+                "{}: member '{}' is compressed (torch.save stores without compression)", file_,
+                made.name);
         std::uint64_t packed = number_at<std::uint32_t>(head, 20);
         made.bytes = number_at<std::uint32_t>(head, 24);
         std::uint64_t local = number_at<std::uint32_t>(head, 42);
         widen(head.subspan(central_size + name_size, extra_size), made.name,
               {&made.bytes, &packed, &local});
         if (packed != made.bytes)
-            throw_input_error("{}: member '{}' is stored in {} bytes but has {}", file_, made.name, packed,
-                              made.bytes);
+            throw_input_error("{}: member '{}' is stored in {} bytes but has {}", file_, made.name,
+                              packed, made.bytes);
 
         if (local > directory || directory - local < local_size)
-            throw_input_error("{}: member '{}' at byte {} leaves the data", file_, made.name, local);
+            throw_input_error("{}: member '{}' at byte {} leaves the data", file_, made.name,
+                              local);
         const auto header = load(local, local_size);
         if (number_at<std::uint32_t>(header, 0) != local_signature)
             throw_input_error("{}: no zip member at byte {} ('{}')", file_, local, made.name);
@@ -181,7 +184,8 @@ constexpr auto crc_table = [] {
     std::array<std::uint32_t, 256> made{};
     for (std::uint32_t i = 0; i < made.size(); ++i) {
         std::uint32_t value = i;
-        for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1U) != 0 ? 0xedb88320U : 0U);
+        for (int bit = 0; bit < 8; ++bit)
+            value = (value >> 1) ^ ((value & 1U) != 0 ? 0xedb88320U : 0U);
         made[i] = value;
     }
     return made;
@@ -253,7 +257,11 @@ void ZipWriter::commit() {
         entry.put(member.crc).put(in_extra).put(in_extra);
         entry.put(static_cast<std::uint16_t>(member.name.size())).put(std::uint16_t{4 + 24});
         entry.fill(2 + 2 + 2 + 4).put(in_extra).put_text(member.name);
-        entry.put(zip64_id).put(std::uint16_t{24}).put(member.bytes).put(member.bytes).put(member.header);
+        entry.put(zip64_id)
+            .put(std::uint16_t{24})
+            .put(member.bytes)
+            .put(member.bytes)
+            .put(member.header);
         file_.write(entry.bytes());
     }
     const std::uint64_t end = file_.position();

@@ -18,13 +18,14 @@ struct ZipEntry {
     std::uint64_t bytes = 0;
 };
 
-/// The members of a zip (or zip64) archive whose members are all stored without compression, sorted by
-/// name. Throws InputError that starts with `file` for anything else: compressed or encrypted members,
-/// two of one name, members that overlap or leave the file.
-/// Source: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3.
+/// The members of a zip (or zip64) archive whose members are all stored without compression, sorted
+/// by name. Throws InputError that starts with `file` for anything else: compressed or encrypted
+/// members, two of one name, members that overlap or leave the file. Source: PKWARE APPNOTE 6.3.10,
+/// sections 4.3 and 4.5.3.
 std::vector<ZipEntry> read_zip_directory(ByteSource& source, const std::string& file);
 
-/// Writes a zip64 archive of stored members, each beginning at a multiple of 64 bytes as torch wants it.
+/// Writes a zip64 archive of stored members, each beginning at a multiple of 64 bytes as torch
+/// wants it.
 class ZipWriter {
 public:
     /// Throws Error.

@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     try {
         for (const gallop::PickledTensor& tensor : gallop::read_torch_pickle(bytes, "fuzz"))
             if (tensor.first > tensor.storage_count ||
-                static_cast<std::uint64_t>(tensor.shape.numel()) > tensor.storage_count - tensor.first)
+                static_cast<std::uint64_t>(tensor.shape.numel()) >
+                    tensor.storage_count - tensor.first)
                 std::abort();
     } catch (const gallop::InputError&) {
     }

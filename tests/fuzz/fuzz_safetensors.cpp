@@ -17,7 +17,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         for (const gallop::StoredTensor& tensor : header.tensors) {
             // What is accepted lies in the file, one tensor behind the other, of the size it says.
             if (tensor.offset < end || tensor.bytes > size || tensor.offset > size - tensor.bytes ||
-                static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.type) != tensor.bytes)
+                static_cast<std::uint64_t>(tensor.shape.numel()) * size_of(tensor.type) !=
+                    tensor.bytes)
                 std::abort();
             end = tensor.offset + tensor.bytes;
         }
@@ -25,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     try {
         for (const auto& [tensor, shard] : gallop::parse_safetensors_index(bytes, "fuzz"))
-            if (shard.empty() || shard == ".." || shard.find('/') != std::string::npos) std::abort();
+            if (shard.empty() || shard == ".." || shard.find('/') != std::string::npos)
+                std::abort();
     } catch (const gallop::InputError&) {
     }
     return 0;

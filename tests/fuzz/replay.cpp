@@ -34,16 +34,27 @@ private:
     // Not std::uniform_int_distribution, whose values depend on the library.
     std::size_t below(std::size_t bound) { return bound == 0 ? 0 : random_() % bound; }
     const Bytes& any_seed() { return seeds_[below(seeds_.size())]; }
-    auto at(Bytes& bytes) { return bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size())); }
+    auto at(Bytes& bytes) {
+        return bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size()));
+    }
 
     void mutate(Bytes& bytes) {
-        static constexpr std::uint8_t telling[]{0x00, 0x01, 0x7f, 0x80, 0xff, '"', '{', '[', '9', '-', '('};
+        static constexpr std::uint8_t telling[]{0x00, 0x01, 0x7f, 0x80, 0xff, '"',
+                                                '{',  '[',  '9',  '-',  '('};
         if (bytes.empty()) return bytes.push_back(static_cast<std::uint8_t>(below(256)));
         switch (below(7)) {
-            case 0: *at(bytes) ^= static_cast<std::uint8_t>(1U << below(8)); break;
-            case 1: *at(bytes) = telling[below(std::size(telling))]; break;
-            case 2: bytes.resize(below(bytes.size())); break;
-            case 3: bytes.insert(at(bytes), telling[below(std::size(telling))]); break;
+            case 0:
+                *at(bytes) ^= static_cast<std::uint8_t>(1U << below(8));
+                break;
+            case 1:
+                *at(bytes) = telling[below(std::size(telling))];
+                break;
+            case 2:
+                bytes.resize(below(bytes.size()));
+                break;
+            case 3:
+                bytes.insert(at(bytes), telling[below(std::size(telling))]);
+                break;
             case 4: {  // a piece again, elsewhere
                 const std::size_t from = below(bytes.size());
                 const std::size_t size = std::min(bytes.size() - from, below(64));
@@ -62,7 +73,8 @@ private:
                 const Bytes& other = any_seed();
                 bytes.resize(below(bytes.size()));
                 bytes.insert(bytes.end(),
-                             other.begin() + static_cast<std::ptrdiff_t>(below(other.size())), other.end());
+                             other.begin() + static_cast<std::ptrdiff_t>(below(other.size())),
+                             other.end());
             }
         }
     }
@@ -79,7 +91,8 @@ int main(int argc, char** argv) {
         return 2;
     }
     std::vector<std::filesystem::path> files;
-    for (const auto& entry : std::filesystem::directory_iterator(argv[1])) files.push_back(entry.path());
+    for (const auto& entry : std::filesystem::directory_iterator(argv[1]))
+        files.push_back(entry.path());
     std::sort(files.begin(), files.end());
     std::vector<Bytes> seeds;
     for (const auto& file : files) {

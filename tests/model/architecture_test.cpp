@@ -97,7 +97,8 @@ TEST(Architecture, TheFileOfThe15BSaysWhatIsBuiltIn) {
     EXPECT_EQ(file.turbo.first_chunk, built.turbo.first_chunk);
     EXPECT_EQ(file.turbo.step, built.turbo.step);
     expect_same(specs(file.audio), specs(built.audio));
-    expect_same(text_encoder_specs(file.text, DType::bf16), text_encoder_specs(built.text, DType::bf16));
+    expect_same(text_encoder_specs(file.text, DType::bf16),
+                text_encoder_specs(built.text, DType::bf16));
     EXPECT_EQ(file.text.window, built.text.window);
     EXPECT_EQ(file.text.query_scalar, built.text.query_scalar);
 }
@@ -114,7 +115,8 @@ TEST(Architecture, SmallOnesAreSmall) {
     EXPECT_GT(parameters("tiny.yaml"), 1'000'000);
     EXPECT_LT(parameters("tiny.yaml"), 4'000'000);
     const Architecture small = read_architecture(models / "small.yaml");
-    EXPECT_GT(elements(transformer_specs(small.variants.at("base").network, DType::f32)), 50'000'000);
+    EXPECT_GT(elements(transformer_specs(small.variants.at("base").network, DType::f32)),
+              50'000'000);
 }
 
 Architecture parse(const std::string& yaml) {
@@ -141,7 +143,8 @@ TEST(Architecture, NamesEveryMistakeAtOnce) {
             (void)parse(R"({"name": "n", "dit": {"hidden_sise": 64, "text_in_channels": 64},
                             "variants": {"a": {"linears": "f16"}, "../b": {}}, "colour": 1})");
         },
-        ThrowsMessage<InputError>(AllOf(HasSubstr("hidden_sise"), HasSubstr("f16"), HasSubstr("colour"),
+        ThrowsMessage<InputError>(AllOf(HasSubstr("hidden_sise"), HasSubstr("f16"),
+                                        HasSubstr("colour"),
                                         HasSubstr("'../b' cannot name a folder"),
                                         HasSubstr("text_in_channels of variant 'a' is 64"))));
     EXPECT_THAT([] { (void)parse("{}"); },

@@ -1,12 +1,12 @@
 #include "model/checkpoint.hpp"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <zstd.h>
-
 #include <array>
 #include <cstring>
 #include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <zstd.h>
 
 #include "core/check.hpp"
 #include "core/files.hpp"
@@ -36,7 +36,8 @@ void expect_same_content(const Checkpoint& a, const Checkpoint& b) {
         const Tensor right = b.read(tensor.name);
         ASSERT_EQ(left.dtype(), right.dtype()) << tensor.name;
         ASSERT_EQ(left.shape(), right.shape()) << tensor.name;
-        EXPECT_EQ(std::memcmp(left.view().raw(), right.view().raw(), left.bytes()), 0) << tensor.name;
+        EXPECT_EQ(std::memcmp(left.view().raw(), right.view().raw(), left.bytes()), 0)
+            << tensor.name;
     }
 }
 
@@ -127,8 +128,9 @@ TEST(Checkpoint, ConvertsWhileLoading) {
 
 TEST(Checkpoint, LoadsEveryGoldenCheckpointWhole) {
     const auto backend = make_cpu_backend(1);
-    for (const char* path : {"dit-tiny/checkpoint", "wan-vae-tiny/Wan2.2_VAE.pth",
-                             "turbo-vae-tiny/checkpoint.ckpt", "audio-vae-tiny/model.safetensors"}) {
+    for (const char* path :
+         {"dit-tiny/checkpoint", "wan-vae-tiny/Wan2.2_VAE.pth", "turbo-vae-tiny/checkpoint.ckpt",
+          "audio-vae-tiny/model.safetensors"}) {
         const auto checkpoint = Checkpoint::open(golden / path);
         for (const DType dtype : {DType::f32, DType::bf16}) {
             const Weights weights = checkpoint.load(specs_of(checkpoint, dtype), *backend);
@@ -165,9 +167,10 @@ TEST(Checkpoint, ListsEveryTensorThatDoesNotFitAtOnce) {
     const std::vector<TensorSpec> specs{
         {.name = "x", .shape = {3, 2}}, {.name = "a", .shape = {7}}, {.name = "b", .shape = {8}}};
     EXPECT_THAT([&] { (void)checkpoint.load(specs, *backend); },
-                ThrowsMessage<InputError>(
-                    AllOf(HasSubstr("two.safetensors: 4 tensors"), HasSubstr("misshapen x [2, 3] ([3, 2] wanted)"),
-                          HasSubstr("missing   a [7]"), HasSubstr("missing   b [8]"), HasSubstr("surplus   y [2]"))));
+                ThrowsMessage<InputError>(AllOf(
+                    HasSubstr("two.safetensors: 4 tensors"),
+                    HasSubstr("misshapen x [2, 3] ([3, 2] wanted)"), HasSubstr("missing   a [7]"),
+                    HasSubstr("missing   b [8]"), HasSubstr("surplus   y [2]"))));
     const std::vector<TensorSpec> lenient{{.name = "x", .shape = {1, 3}, .any_rows = true},
                                           {.name = "a", .shape = {7}, .optional = true}};
     const Weights weights = checkpoint.load(lenient, *backend, {.strict = false});
@@ -184,12 +187,10 @@ TEST(Checkpoint, MultipliesE4M3ByItsScale) {
     const Tensor w = Tensor::of<f8_e4m3>({2, 2}, codes);
     const Tensor scalar = Tensor::of<float>({}, one);
     const Tensor by_row = Tensor::of<float>({2, 1}, rows);
-    write_safetensors(folder / "f8.safetensors",
-                      std::vector<NamedTensor>{{"a", w},
-                                               {"a.__fp8_scale", scalar},
-                                               {"b", w},
-                                               {"b.__fp8_scale", by_row},
-                                               {"c", w}});
+    write_safetensors(
+        folder / "f8.safetensors",
+        std::vector<NamedTensor>{
+            {"a", w}, {"a.__fp8_scale", scalar}, {"b", w}, {"b.__fp8_scale", by_row}, {"c", w}});
     const auto checkpoint = Checkpoint::open(folder / "f8.safetensors");
     EXPECT_THAT(names(checkpoint), ElementsAre("a", "b", "c"));
     const auto backend = make_cpu_backend(1);
@@ -245,21 +246,22 @@ std::filesystem::path write_raw(const std::filesystem::path& path, const std::st
 
 TEST(Checkpoint, ReadsHalfAndDoublePrecision) {
     const TemporaryFolder folder;
-    const auto half = Checkpoint::open(
-        write_raw(folder / "half.safetensors", "F16", std::array<std::uint16_t, 3>{0x3c00, 0xc000, 0x0001}));
+    const auto half = Checkpoint::open(write_raw(
+        folder / "half.safetensors", "F16", std::array<std::uint16_t, 3>{0x3c00, 0xc000, 0x0001}));
     EXPECT_THAT(half.read_f32("w").span<float>(), ElementsAre(1.0F, -2.0F, 0x1p-24F));
-    const auto wide =
-        Checkpoint::open(write_raw(folder / "wide.safetensors", "F64", std::array{0.5, 1e300, 1.0 / 3.0}));
+    const auto wide = Checkpoint::open(
+        write_raw(folder / "wide.safetensors", "F64", std::array{0.5, 1e300, 1.0 / 3.0}));
     EXPECT_THAT(wide.read_f32("w").span<float>(),
                 ElementsAre(0.5F, std::numeric_limits<float>::infinity(), 1.0F / 3.0F));
-    EXPECT_THAT([&] { (void)wide.read("w"); },
-                ThrowsMessage<InputError>(HasSubstr("w is F64 (not a type the engine computes with)")));
+    EXPECT_THAT(
+        [&] { (void)wide.read("w"); },
+        ThrowsMessage<InputError>(HasSubstr("w is F64 (not a type the engine computes with)")));
 }
 
 TEST(Checkpoint, RefusesIntegersAsWeights) {
     const TemporaryFolder folder;
-    const auto checkpoint =
-        Checkpoint::open(write_raw(folder / "i.safetensors", "I64", std::array<std::int64_t, 2>{3, -4}));
+    const auto checkpoint = Checkpoint::open(
+        write_raw(folder / "i.safetensors", "I64", std::array<std::int64_t, 2>{3, -4}));
     EXPECT_THAT(checkpoint.read("w").span<std::int64_t>(), ElementsAre(3, -4));
     const auto backend = make_cpu_backend(1);
     EXPECT_THAT([&] { (void)checkpoint.load(specs_of(checkpoint), *backend); },
@@ -273,8 +275,9 @@ TEST(Checkpoint, RefusesScalesThatDoNotFit) {
     const Tensor scale = Tensor::zeros({3});
     write_safetensors(folder / "f8.safetensors",
                       std::vector<NamedTensor>{{"w", w}, {"w.__fp8_scale", scale}});
-    EXPECT_THAT([&] { (void)Checkpoint::open(folder / "f8.safetensors"); },
-                ThrowsMessage<InputError>(HasSubstr("w.__fp8_scale: F32 [3] (one value, or one a row")));
+    EXPECT_THAT(
+        [&] { (void)Checkpoint::open(folder / "f8.safetensors"); },
+        ThrowsMessage<InputError>(HasSubstr("w.__fp8_scale: F32 [3] (one value, or one a row")));
 }
 
 TEST(Checkpoint, ReadsScalesBehindTheirWeightsFromACompressedFile) {
@@ -312,9 +315,11 @@ TEST(Checkpoint, RefusesDamagedCompressedFiles) {
 
 TEST(Checkpoint, BelievesNoSizeThatACompressedFileCannotHold) {
     const TemporaryFolder folder;
-    const std::string json = R"({"w":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}})";
+    const std::string json =
+        R"({"w":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}})";
     const std::uint64_t length = json.size();
-    write_atomically(folder / "bomb", std::string(reinterpret_cast<const char*>(&length), 8) + json);
+    write_atomically(folder / "bomb",
+                     std::string(reinterpret_cast<const char*>(&length), 8) + json);
     compress(folder / "bomb", folder / "bomb.safetensors.zst");
     EXPECT_THAT([&] { (void)Checkpoint::open(folder / "bomb.safetensors.zst"); },
                 ThrowsMessage<InputError>(HasSubstr("truncated")));

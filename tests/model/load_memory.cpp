@@ -5,9 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "core/files.hpp"
 #include "model/safetensors.hpp"
@@ -89,9 +90,10 @@ int main(int argc, char** argv) {
     const Weights weights = checkpoint.load(specs, *backend);
     const std::uint64_t peak = status("VmHWM") - before;
     const double ratio = static_cast<double>(peak) / static_cast<double>(weights.bytes());
-    std::printf("stored %.1f MiB  converted %.1f MiB  peak %.1f MiB  ratio %.3f  process %.1f MiB\n",
-                static_cast<double>(stored) / (1 << 20), static_cast<double>(weights.bytes()) / (1 << 20),
-                static_cast<double>(peak) / (1 << 20), ratio,
-                static_cast<double>(status("VmHWM")) / (1 << 20));
+    std::printf(
+        "stored %.1f MiB  converted %.1f MiB  peak %.1f MiB  ratio %.3f  process %.1f MiB\n",
+        static_cast<double>(stored) / (1 << 20), static_cast<double>(weights.bytes()) / (1 << 20),
+        static_cast<double>(peak) / (1 << 20), ratio,
+        static_cast<double>(status("VmHWM")) / (1 << 20));
     return ratio <= 1.15 ? 0 : 1;
 }

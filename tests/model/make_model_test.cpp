@@ -1,9 +1,9 @@
 #include "model/make_model.hpp"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "core/files.hpp"
 #include "model/bundle.hpp"
@@ -89,8 +89,8 @@ TEST_F(TinyModel, HoldsPlausibleValues) {
                 EXPECT_GT(squares / count - mean * mean, 0) << stored.name;
             }
             if (stored.shape.rank() >= 2 && count >= 10'000 && !stored.name.ends_with("weight_v")) {
-                // A matrix keeps the variance of its input: fan-in times its own variance is 1; from
-                // 10,000 values the estimate is good to 1.4 % (one sigma), bf16 adds nothing.
+                // A matrix keeps the variance of its input: fan-in times its own variance is 1;
+                // from 10,000 values the estimate is good to 1.4 % (one sigma), bf16 adds nothing.
                 const double fan_in = count / static_cast<double>(stored.shape[0]);
                 EXPECT_NEAR(squares / count * fan_in, 1.0, 0.06) << stored.name;
             }
@@ -151,12 +151,16 @@ TEST(Bundle, IsThePublishedOneWithoutAnArchitecture) {
 TEST(Bundle, NamesWhatIsNotThere) {
     const TemporaryFolder folder;
     const Bundle bundle = open_bundle(folder.path());
-    EXPECT_THAT([&] { (void)bundle.dit("base"); }, ThrowsMessage<InputError>(HasSubstr("base: the trans")));
-    EXPECT_THAT([&] { (void)bundle.variant("nano"); },
-                ThrowsMessage<InputError>(HasSubstr("no variant 'nano' (there are 1080p_sr, 540p_sr, base, "
-                                                    "distill)")));
-    EXPECT_THAT([&] { (void)bundle.wan_vae(); }, ThrowsMessage<InputError>(HasSubstr("Wan2.2_VAE.pth")));
-    EXPECT_THAT([&] { (void)bundle.turbo_vae(); }, ThrowsMessage<InputError>(HasSubstr("turbo_vae")));
+    EXPECT_THAT([&] { (void)bundle.dit("base"); },
+                ThrowsMessage<InputError>(HasSubstr("base: the trans")));
+    EXPECT_THAT(
+        [&] { (void)bundle.variant("nano"); },
+        ThrowsMessage<InputError>(HasSubstr("no variant 'nano' (there are 1080p_sr, 540p_sr, base, "
+                                            "distill)")));
+    EXPECT_THAT([&] { (void)bundle.wan_vae(); },
+                ThrowsMessage<InputError>(HasSubstr("Wan2.2_VAE.pth")));
+    EXPECT_THAT([&] { (void)bundle.turbo_vae(); },
+                ThrowsMessage<InputError>(HasSubstr("turbo_vae")));
     EXPECT_THROW((void)bundle.audio_vae(), InputError);
     EXPECT_THROW((void)bundle.text_encoder(), InputError);
     EXPECT_THROW((void)open_bundle(folder / "none"), InputError);

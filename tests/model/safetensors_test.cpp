@@ -39,7 +39,8 @@ void expect_refused(const std::string& bytes, const std::string& why) {
 
 // One tensor "a".
 std::string tensor(const std::string& dtype, const std::string& shape, const std::string& offsets) {
-    return R"("a":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
+    return R"("a":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets +
+           "}";
 }
 
 TEST(Safetensors, ReadsNamesTypesShapesAndPlaces) {
@@ -69,7 +70,8 @@ TEST(Safetensors, RefusesEveryTruncation) {
 
 TEST(Safetensors, RefusesAHeaderLargerThanTheFile) {
     expect_refused(with_length("{}", 3), "a header of 3 bytes in a file of 10");
-    expect_refused(with_length("{}", max_safetensors_header), "a header of 100000000 bytes in a file");
+    expect_refused(with_length("{}", max_safetensors_header),
+                   "a header of 100000000 bytes in a file");
     expect_refused(with_length("{}", max_safetensors_header + 1), "at most 100000000");
     expect_refused(with_length("{}", ~std::uint64_t{0}), "at most 100000000");
 }
@@ -86,8 +88,8 @@ TEST(Safetensors, RefusesTensorsThatOverlapOrLeaveGaps) {
 }
 
 TEST(Safetensors, RefusesOverflowingShapesAndOffsets) {
-    const auto refuse = [](const std::string& dtype, const std::string& shape, const std::string& offsets,
-                           const std::string& why) {
+    const auto refuse = [](const std::string& dtype, const std::string& shape,
+                           const std::string& offsets, const std::string& why) {
         expect_refused(file_of("{" + tensor(dtype, shape, offsets) + "}", 8), why);
     };
     refuse("F32", "[4294967296,4294967296]", "[0,0]", "too many elements");
@@ -115,7 +117,8 @@ TEST(Safetensors, RefusesWhatIsNotAHeader) {
     expect_refused(file_of("{} x", 0), "unexpected");
     expect_refused(file_of(R"({"a":5})", 0), "unexpected the number 5 at 'a'");
     expect_refused(file_of(R"({"a":{}})", 0), "a: needs dtype, shape and two data_offsets");
-    expect_refused(file_of("{" + tensor("F128", "[1]", "[0,16]") + "}", 16), "unknown dtype 'F128'");
+    expect_refused(file_of("{" + tensor("F128", "[1]", "[0,16]") + "}", 16),
+                   "unknown dtype 'F128'");
     expect_refused(file_of("{" + tensor("F32", "[-1]", "[0,4]") + "}", 4), "the number -1");
     expect_refused(file_of("{" + tensor("F32", "[1.0]", "[0,4]") + "}", 4), "the number 1.0");
     expect_refused(file_of("{" + tensor("F32", "[[1]]", "[0,4]") + "}", 4), "unexpected an array");
@@ -159,25 +162,28 @@ TEST(Safetensors, WriterHoldsToItsTable) {
 }
 
 TEST(SafetensorsIndex, GivesTheShardOfEachTensor) {
-    EXPECT_THAT(parse_safetensors_index(
-                    R"({"metadata":{"total_size":3,"x":[1,null]},"weight_map":{"a":"s1","b":"s2"}})", "i"),
-                UnorderedElementsAre(Pair("a", "s1"), Pair("b", "s2")));
+    EXPECT_THAT(
+        parse_safetensors_index(
+            R"({"metadata":{"total_size":3,"x":[1,null]},"weight_map":{"a":"s1","b":"s2"}})", "i"),
+        UnorderedElementsAre(Pair("a", "s1"), Pair("b", "s2")));
 }
 
 TEST(SafetensorsIndex, RefusesShardsOutsideItsFolder) {
     for (const char* shard : {"../x", "/etc/passwd", "a/b", "", ".", "..", "a\\u0000b"})
         EXPECT_THAT(
             [&] {
-                (void)parse_safetensors_index(std::string(R"({"weight_map":{"t":")") + shard + "\"}}", "i");
+                (void)parse_safetensors_index(
+                    std::string(R"({"weight_map":{"t":")") + shard + "\"}}", "i");
             },
             ThrowsMessage<InputError>(HasSubstr("a shard that is not a plain file name")))
             << shard;
 }
 
 TEST(SafetensorsIndex, RefusesWhatIsNotAnIndex) {
-    for (const char* json : {"", "{}", "[]", "3", R"({"weight_map":3})", R"({"weight_map":{}})",
-                             R"({"weight_map":{"a":3}})", R"({"weight_map":{"a":{}}})",
-                             R"({"weight_map":{"a":"s","a":"s"}})", R"({"other":{"weight_map":{"a":"s"}}})"})
+    for (const char* json :
+         {"", "{}", "[]", "3", R"({"weight_map":3})", R"({"weight_map":{}})",
+          R"({"weight_map":{"a":3}})", R"({"weight_map":{"a":{}}})",
+          R"({"weight_map":{"a":"s","a":"s"}})", R"({"other":{"weight_map":{"a":"s"}}})"})
         EXPECT_THROW((void)parse_safetensors_index(json, "i"), InputError) << json;
 }
 
@@ -186,8 +192,8 @@ TEST(SafetensorsIndex, ListsShardsAndTensorsThatAreNotThere) {
     const auto index = folder / "model.safetensors.index.json";
     write_atomically(index, R"({"weight_map":{"a":"one","b":"two","c":"three"}})");
     EXPECT_THAT([&] { (void)Checkpoint::open(folder.path()); },
-                ThrowsMessage<InputError>(
-                    testing::AllOf(HasSubstr("\n  one"), HasSubstr("\n  two"), HasSubstr("\n  three"))));
+                ThrowsMessage<InputError>(testing::AllOf(HasSubstr("\n  one"), HasSubstr("\n  two"),
+                                                         HasSubstr("\n  three"))));
     write_atomically(folder / "one", file_of("{" + tensor("U8", "[1]", "[0,1]") + "}", 1));
     write_atomically(index, R"({"weight_map":{"a":"one","b":"one"}})");
     EXPECT_THAT([&] { (void)Checkpoint::open(folder.path()); },

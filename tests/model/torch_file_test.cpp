@@ -1,10 +1,10 @@
 #include "model/torch_file.hpp"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "core/files.hpp"
 #include "model/torch_pickle.hpp"
@@ -22,7 +22,8 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 using namespace std::string_literals;
 
-// ---- pickles, written by hand ---------------------------------------------------------------------
+// ---- pickles, written by hand
+// ---------------------------------------------------------------------
 
 std::string text(std::string_view value) {
     const auto size = static_cast<std::uint32_t>(value.size());
@@ -75,14 +76,16 @@ TEST(TorchPickle, FindsTheMapUnderItsUsualNames) {
     const std::string inner = "}(" + text("module.w") + tensor({}) + "u";
     for (const char* name : {"ema_state_dict", "state_dict", "model"}) {
         const auto found = read_torch_pickle(
-            "\x80\x02}(" + text("epoch") + "K\x07" + text(name) + inner + text("loss") + "Nu.", "file");
+            "\x80\x02}(" + text("epoch") + "K\x07" + text(name) + inner + text("loss") + "Nu.",
+            "file");
         ASSERT_EQ(found.size(), 1U);
         EXPECT_EQ(found[0].name, "w");
     }
     // The averaged weights come first.
-    const auto both = read_torch_pickle("\x80\x02}(" + text("state_dict") + "}(" + text("s") + tensor({}) +
-                                            "u" + text("ema_state_dict") + inner + "u.",
-                                        "file");
+    const auto both =
+        read_torch_pickle("\x80\x02}(" + text("state_dict") + "}(" + text("s") + tensor({}) + "u" +
+                              text("ema_state_dict") + inner + "u.",
+                          "file");
     EXPECT_EQ(both[0].name, "w");
 }
 
@@ -90,19 +93,25 @@ TEST(TorchPickle, PassesOverParametersMetadataAndPlainValues) {
     const std::string parameter =
         "ctorch._utils\n_rebuild_parameter\n" + tensor({}) + "\x88" + ordered + "\x87R";
     const std::string pickle = "\x80\x02" + ordered + "(" + text("p") + parameter + text("list") +
-                               "](K\x01M\x02\x01J\x03\x00\x00\x00" "e"s + text("float") +
-                               "G\x3f\xe0\0\0\0\0\0\0"s + text("size") + "ctorch\nSize\n(K\x01t\x85R" + "u}" +
-                               text("_metadata") + ordered + "sb.";
+                               "](K\x01M\x02\x01J\x03\x00\x00\x00"
+                               "e"s +
+                               text("float") + "G\x3f\xe0\0\0\0\0\0\0"s + text("size") +
+                               "ctorch\nSize\n(K\x01t\x85R" + "u}" + text("_metadata") + ordered +
+                               "sb.";
     const auto found = read_torch_pickle(pickle, "file");
     ASSERT_EQ(found.size(), 1U);
     EXPECT_EQ(found[0].name, "p");
 }
 
 TEST(TorchPickle, RefusesEveryOtherGlobal) {
-    for (const char* global : {"os\nsystem", "builtins\neval", "torch\nload", "torch._utils\n_rebuild_tensor",
-                               "collections\nCounter", "torch\nUntypedStorage", "\n"})
+    for (const char* global :
+         {"os\nsystem", "builtins\neval", "torch\nload", "torch._utils\n_rebuild_tensor",
+          "collections\nCounter", "torch\nUntypedStorage", "\n"})
         expect_refused(map_of(std::string("c") + global + "\n"), "is not allowed");
-    expect_refused("\x80\x02" "cos\nsystem\n(X\x02\x00\x00\x00lstR."s, "global 'os.system' is not allowed");
+    expect_refused(
+        "\x80\x02"
+        "cos\nsystem\n(X\x02\x00\x00\x00lstR."s,
+        "global 'os.system' is not allowed");
 }
 
 TEST(TorchPickle, RefusesEveryOtherOpcode) {
@@ -121,8 +130,11 @@ TEST(TorchPickle, RefusesEveryTruncation) {
 }
 
 TEST(TorchPickle, RefusesStacksThatDoNotAddUp) {
-    for (const char* pickle : {".", "t.", "(t", "K\x01" "K\x02s.", "}K\x01s.", "}(K\x01u.", "(K\x01}b.",
-                               "(R.", "))R.", "Nb.", "Q.", ")Q.", "h\x05.", "q\x05.", "](a.", "(K\x01(a."})
+    for (const char* pickle : {".", "t.", "(t",
+                               "K\x01"
+                               "K\x02s.",
+                               "}K\x01s.", "}(K\x01u.", "(K\x01}b.", "(R.", "))R.", "Nb.", "Q.",
+                               ")Q.", "h\x05.", "q\x05.", "](a.", "(K\x01(a."})
         EXPECT_THROW((void)read_torch_pickle(pickle, "file"), InputError) << pickle;
 }
 
@@ -133,7 +145,11 @@ TEST(TorchPickle, StaysSmallWhateverTheDepth) {
     for (int i = 0; i < 400'000; ++i) deep += ']';
     for (int i = 0; i < 399'999; ++i) deep += 'a';
     expect_refused(deep + ".", "holds no map of tensors");
-    expect_refused("\x80\x02]q\x01" "h\x01" "a.", "holds no map of tensors");
+    expect_refused(
+        "\x80\x02]q\x01"
+        "h\x01"
+        "a.",
+        "holds no map of tensors");
     expect_refused(std::string(3'000'000, 'N'), "more than 1048576 values");
     std::string many = "\x80\x02Nq\x01";
     for (int i = 0; i < 2'000'000; ++i) many += "h\x01";
@@ -149,15 +165,18 @@ TEST(TorchPickle, RefusesTensorsThatLeaveTheirStorage) {
     const std::int64_t most = std::numeric_limits<std::int64_t>::max();
     expect_refused(map_of(tensor({{2}, {1}, most, 5})), "leave its storage");
     expect_refused(map_of(tensor({{most}, {1}, 0, most})), "too many elements");
-    expect_refused(map_of(tensor({{1LL << 40, 1LL << 40}, {1LL << 40, 1}, 0, 5})), "too many elements");
+    expect_refused(map_of(tensor({{1LL << 40, 1LL << 40}, {1LL << 40, 1}, 0, 5})),
+                   "too many elements");
     expect_refused(map_of(tensor({{-2}, {1}, 0, 5})), "not a natural number");
     expect_refused(map_of(tensor({{1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1}, 0, 5})),
                    "more than 8 extents");
 }
 
 TEST(TorchPickle, RefusesTensorsThatAreNotContiguous) {
-    expect_refused(map_of(tensor({{2, 3}, {1, 2}, 0, 6})), "not contiguous: extents [2, 3], strides [1, 2]");
-    expect_refused(map_of(tensor({{1000, 1000}, {0, 0}, 0, 1})), "not contiguous");  // an expanded scalar
+    expect_refused(map_of(tensor({{2, 3}, {1, 2}, 0, 6})),
+                   "not contiguous: extents [2, 3], strides [1, 2]");
+    expect_refused(map_of(tensor({{1000, 1000}, {0, 0}, 0, 1})),
+                   "not contiguous");  // an expanded scalar
     expect_refused(map_of(tensor({{2, 3}, {1}, 0, 6})), "not contiguous");
     // No step is ever taken along an extent of 1, and none at all in an empty tensor.
     EXPECT_EQ(read_torch_pickle(map_of(tensor({{2, 1, 3}, {3, 77, 1}, 0, 6})), "file").size(), 1U);
@@ -169,9 +188,12 @@ TEST(TorchPickle, RefusesTheSameNameTwice) {
                    "names 'a' twice");
 }
 
-// ---- archives ---------------------------------------------------------------------------------------
+// ---- archives
+// ---------------------------------------------------------------------------------------
 
-void put(std::string& bytes, std::size_t at, auto value) { std::memcpy(bytes.data() + at, &value, sizeof value); }
+void put(std::string& bytes, std::size_t at, auto value) {
+    std::memcpy(bytes.data() + at, &value, sizeof value);
+}
 
 // A whole archive of two tensors.
 std::string archive(const TemporaryFolder& folder, const std::string& under = {}) {
@@ -199,11 +221,13 @@ TEST(TorchFile, ReadsWhatItWrites) {
 
 // See golden/torch/make.py: weights 0, 1, 2, … beside an optimizer and plain values.
 TEST(TorchFile, ReadsWhatATrainerSaves) {
-    const auto checkpoint = Checkpoint::open(std::filesystem::path(GALLOP_GOLDEN) / "torch/ema.ckpt");
+    const auto checkpoint =
+        Checkpoint::open(std::filesystem::path(GALLOP_GOLDEN) / "torch/ema.ckpt");
     std::vector<std::string> names;
     for (const StoredTensor& tensor : checkpoint.tensors()) names.push_back(tensor.name);
-    EXPECT_THAT(names, ElementsAre("0.bias", "0.weight", "1.bias", "1.num_batches_tracked",
-                                   "1.running_mean", "1.running_var", "1.weight", "half", "shared"));
+    EXPECT_THAT(names,
+                ElementsAre("0.bias", "0.weight", "1.bias", "1.num_batches_tracked",
+                            "1.running_mean", "1.running_var", "1.weight", "half", "shared"));
     EXPECT_THAT(checkpoint.read("0.weight").span<float>(), ElementsAre(0, 1, 2, 3, 4, 5));
     EXPECT_THAT(checkpoint.read("1.running_var").span<float>(), ElementsAre(14, 15));
     EXPECT_THAT(checkpoint.read("shared").span<float>(), ElementsAre(3, 4, 5));
