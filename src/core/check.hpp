@@ -1,9 +1,9 @@
 #pragma once
 
-#include <fmt/format.h>
-
 #include <string>
 #include <string_view>
+
+#include <fmt/format.h>
 
 #include "core/error.hpp"
 
@@ -23,9 +23,9 @@ template <class... Args>
 }  // namespace gallop
 
 /// Always on. Throws gallop::Error with file:line, the condition and a formatted message.
-#define CHECK(condition, ...)                                                          \
-    do {                                                                               \
-        if (!(condition)) [[unlikely]]                                                 \
-            ::gallop::detail::throw_check_failed(__FILE__, __LINE__, #condition,       \
-                                                 ::fmt::format(__VA_ARGS__));          \
+#define CHECK(condition, ...)                                                    \
+    do {                                                                         \
+        if (!(condition)) [[unlikely]]                                           \
+            ::gallop::detail::throw_check_failed(__FILE__, __LINE__, #condition, \
+                                                 ::fmt::format(__VA_ARGS__));    \
     } while (false)

@@ -1,12 +1,12 @@
 #include "core/files.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/check.hpp"
 
@@ -70,11 +70,13 @@ AtomicFile::AtomicFile(const std::filesystem::path& final_path) : final_(final_p
         final_.has_parent_path() ? final_.parent_path() : std::filesystem::path(".");
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);
-    if (failed) throw Error(fmt::format("{}: cannot make folder: {}", folder.string(), failed.message()));
+    if (failed)
+        throw Error(fmt::format("{}: cannot make folder: {}", folder.string(), failed.message()));
     for (;;) {
         temporary_ = folder / fmt::format(".{}.{}.{}.tmp", final_.filename().string(), ::getpid(),
                                           counter.fetch_add(1));
-        const Descriptor made(::open(temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
+        const Descriptor made(
+            ::open(temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
         if (made) return;
         if (errno != EEXIST)
             throw Error(fmt::format("{}: cannot create: {}", temporary_.string(), reason()));
@@ -102,7 +104,8 @@ void write_atomically(const std::filesystem::path& path, std::string_view conten
     while (!content.empty()) {
         const ::ssize_t put = ::write(out.get(), content.data(), content.size());
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) throw Error(fmt::format("{}: write failed: {}", file.path().string(), reason()));
+        if (put < 0)
+            throw Error(fmt::format("{}: write failed: {}", file.path().string(), reason()));
         content.remove_prefix(static_cast<std::size_t>(put));
     }
     file.commit();

@@ -57,9 +57,11 @@ inline f16 to_f16(float x) {
     const std::uint32_t magnitude = bits & 0x7fffffffU;
     if (magnitude > 0x7f800000U) return {static_cast<std::uint16_t>(sign | 0x7e00U)};
     if (magnitude >= 0x477ff000U) return {static_cast<std::uint16_t>(sign | 0x7c00U)};  // ≥ 65520
-    if (magnitude < 0x38800000U) {  // below 2^-14: let the adder round at the subnormal's last place
+    if (magnitude <
+        0x38800000U) {  // below 2^-14: let the adder round at the subnormal's last place
         const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
-        return {static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000U))};
+        return {static_cast<std::uint16_t>(sign |
+                                           (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000U))};
     }
     const std::uint32_t rounded = magnitude + 0xfffU + ((magnitude >> 13) & 1U) - 0x38000000U;
     return {static_cast<std::uint16_t>(sign | (rounded >> 13))};
@@ -71,10 +73,10 @@ inline f8_e4m3 to_f8_e4m3(float x) {
     const float magnitude = std::fabs(x);
     if (std::isnan(x)) return {static_cast<std::uint8_t>(sign | 0x7f)};
     if (magnitude >= 448.0F) return {static_cast<std::uint8_t>(sign | 0x7e)};
-    if (magnitude < 0x1p-6F) {  // subnormal: multiples of 2^-9
+    if (magnitude < 0x1p-6F) {                      // subnormal: multiples of 2^-9
         const float shifted = magnitude + 0x1p14F;  // last place of a float near 2^14 is 2^-9
-        return {static_cast<std::uint8_t>(
-            sign | (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p14F)))};
+        return {static_cast<std::uint8_t>(sign | (std::bit_cast<std::uint32_t>(shifted) -
+                                                  std::bit_cast<std::uint32_t>(0x1p14F)))};
     }
     const auto bits = std::bit_cast<std::uint32_t>(magnitude);
     const std::uint32_t rounded = bits + 0x7ffffU + ((bits >> 20) & 1U) - (120U << 23);

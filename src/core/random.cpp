@@ -66,7 +66,8 @@ constexpr double tail_q[8] = {1.0,
 float normal_from_bits(std::uint32_t word) {
     const double p = (static_cast<double>(word) + 0.5) * 0x1p-32;
     const double q = p - 0.5;
-    if (std::fabs(q) <= 0.425) return static_cast<float>(q * rational(0.180625 - q * q, centre_p, centre_q));
+    if (std::fabs(q) <= 0.425)
+        return static_cast<float>(q * rational(0.180625 - q * q, centre_p, centre_q));
     const double r = std::sqrt(-portable_log(q < 0 ? p : 1.0 - p));
     // p ≥ 2^-33, hence r < 5: the far tail of AS 241 is never reached.
     const double magnitude = rational(r - 1.6, tail_p, tail_q);

@@ -52,12 +52,10 @@ struct NoiseStream {
     /// The 32 random bits of one element.
     std::uint32_t word(std::uint64_t index) const {
         const std::uint64_t block = index / 4;
-        return philox4x32_10({static_cast<std::uint32_t>(block),
-                              static_cast<std::uint32_t>(block >> 32),
-                              static_cast<std::uint32_t>(stream),
-                              static_cast<std::uint32_t>(stream >> 32)},
-                             {static_cast<std::uint32_t>(seed),
-                              static_cast<std::uint32_t>(seed >> 32)})[index % 4];
+        return philox4x32_10(
+            {static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+             static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
+            {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)})[index % 4];
     }
 };
 

@@ -44,14 +44,10 @@ std::string shown(std::string_view text) {
 
 std::string describe(const Node& node) {
     switch (node.kind) {
-        case Node::Kind::null:
-            return "empty";
-        case Node::Kind::sequence:
-            return "a list";
-        case Node::Kind::map:
-            return "a map";
-        case Node::Kind::scalar:
-            break;
+        case Node::Kind::null: return "empty";
+        case Node::Kind::sequence: return "a list";
+        case Node::Kind::map: return "a map";
+        case Node::Kind::scalar: break;
     }
     return node.quoted ? fmt::format("\"{}\" in quotes", shown(node.scalar)) : shown(node.scalar);
 }
@@ -195,8 +191,8 @@ std::string Reader::choice(std::string_view key, const std::string& fallback,
     if (text && std::find(allowed.begin(), allowed.end(), *text) != allowed.end()) return *text;
     const std::string near = text ? nearest(*text, allowed) : "";
     problem(found->where, fmt::format("{} is {} (must be one of: {}){}", key, describe(*found),
-                                   fmt::join(allowed, ", "),
-                                   near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+                                      fmt::join(allowed, ", "),
+                                      near.empty() ? "" : fmt::format("; did you mean {}?", near)));
     return fallback;
 }
 
@@ -243,7 +239,9 @@ std::vector<Reader> Reader::children(std::string_view key) {
     return made;
 }
 
-void Reader::problem(std::string_view key, std::string text) { problem(where(key), std::move(text)); }
+void Reader::problem(std::string_view key, std::string text) {
+    problem(where(key), std::move(text));
+}
 
 Where Reader::where(std::string_view key) const {
     const Node* found = key.empty() || map_ == nullptr ? nullptr : map_->find(key);

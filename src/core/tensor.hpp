@@ -115,7 +115,10 @@ public:
     /// A mutable view serves as a const one.
     template <class Other, class = std::enable_if_t<is_const && !std::is_const_v<Other>>>
     BasicTensorView(const BasicTensorView<Other>& other)  // NOLINT(google-explicit-constructor)
-        : data_(other.raw()), shape_(other.shape()), dtype_(other.dtype()), device_(other.device()) {}
+        : data_(other.raw()),
+          shape_(other.shape()),
+          dtype_(other.dtype()),
+          device_(other.device()) {}
 
     Byte* raw() const { return data_; }
     const Shape& shape() const { return shape_; }

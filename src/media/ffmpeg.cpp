@@ -82,18 +82,15 @@ std::int64_t MediaInput::on_seek(void* self, std::int64_t offset, int whence) {
     const auto here = static_cast<std::int64_t>(input.position_);
     std::int64_t target = offset;
     switch (whence & ~AVSEEK_FORCE) {
-        case AVSEEK_SIZE:
-            return size;
-        case SEEK_SET:
-            break;
+        case AVSEEK_SIZE: return size;
+        case SEEK_SET: break;
         case SEEK_CUR:
             if (__builtin_add_overflow(here, offset, &target)) return AVERROR(EINVAL);
             break;
         case SEEK_END:
             if (__builtin_add_overflow(size, offset, &target)) return AVERROR(EINVAL);
             break;
-        default:
-            return AVERROR(EINVAL);
+        default: return AVERROR(EINVAL);
     }
     if (target < 0) return AVERROR(EINVAL);
     input.position_ = static_cast<std::uint64_t>(target);

@@ -243,8 +243,7 @@ private:
                 read(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), name);
                 return value;
             }
-            case H5T_STRING:
-                return text(attribute, type.get(), name);
+            case H5T_STRING: return text(attribute, type.get(), name);
             default:
                 throw_input_error("{}: attribute '{}' is neither number nor text", name_, name);
         }

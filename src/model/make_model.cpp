@@ -154,8 +154,7 @@ void write_torch(const std::filesystem::path& path, const std::vector<TensorSpec
 // Plain scalars of YAML that JSON spells the same way keep their type.
 Json to_json(const Node& node) {
     switch (node.kind) {
-        case Node::Kind::null:
-            return nullptr;
+        case Node::Kind::null: return nullptr;
         case Node::Kind::scalar: {
             if (node.quoted) return node.scalar;
             Json value = Json::parse(node.scalar, nullptr, false);

@@ -64,18 +64,10 @@ public:
         if (number == 0 || number > 0x1fffffffU) fail("a field number is out of range");
         Field field{static_cast<std::uint32_t>(number), static_cast<Wire>(tag & 7), 0, {}};
         switch (field.wire) {
-            case Wire::varint:
-                field.value = varint();
-                return field;
-            case Wire::fixed64:
-                field.value = fixed(8);
-                return field;
-            case Wire::fixed32:
-                field.value = fixed(4);
-                return field;
-            case Wire::bytes:
-                field.bytes = take(varint());
-                return field;
+            case Wire::varint: field.value = varint(); return field;
+            case Wire::fixed64: field.value = fixed(8); return field;
+            case Wire::fixed32: field.value = fixed(4); return field;
+            case Wire::bytes: field.bytes = take(varint()); return field;
         }
         fail("a field is of an unknown wire type");
     }
@@ -146,20 +138,15 @@ Piece read_piece(Message message) {
     Piece piece;
     while (const auto field = message.next()) {
         switch (field->number) {
-            case piece_field::text:
-                piece.text = message.text(*field);
-                break;
-            case piece_field::score:
-                piece.score = message.real(*field);
-                break;
+            case piece_field::text: piece.text = message.text(*field); break;
+            case piece_field::score: piece.score = message.real(*field); break;
             case piece_field::type: {
                 const std::uint64_t type = message.number(*field);
                 if (type < 1 || type > 6) message.fail(fmt::format("piece type {}", type));
                 piece.type = static_cast<Piece::Type>(type);
                 break;
             }
-            default:
-                break;
+            default: break;
         }
     }
     return piece;
@@ -169,28 +156,19 @@ void read_trainer(Message message, PieceTable& table, std::uint64_t& model_type,
                   std::string_view file) {
     while (const auto field = message.next()) {
         switch (field->number) {
-            case trainer_field::model_type:
-                model_type = message.number(*field);
-                break;
+            case trainer_field::model_type: model_type = message.number(*field); break;
             case trainer_field::byte_fallback:
                 table.byte_fallback = message.number(*field) != 0;
                 break;
-            case trainer_field::unk_piece:
-                table.unknown = message.text(*field);
-                break;
-            case trainer_field::bos_piece:
-                table.bos = message.text(*field);
-                break;
-            case trainer_field::eos_piece:
-                table.eos = message.text(*field);
-                break;
+            case trainer_field::unk_piece: table.unknown = message.text(*field); break;
+            case trainer_field::bos_piece: table.bos = message.text(*field); break;
+            case trainer_field::eos_piece: table.eos = message.text(*field); break;
             case trainer_field::whitespace_as_suffix:
                 if (message.number(*field) != 0)
                     throw_input_error("{}: treats white space as a suffix (Gemma's does not)",
                                       file);
                 break;
-            default:
-                break;
+            default: break;
         }
     }
 }
@@ -207,9 +185,7 @@ struct Normalizer {
 void read_normalizer(Message message, Normalizer& normalizer) {
     while (const auto field = message.next()) {
         switch (field->number) {
-            case normalizer_field::name:
-                normalizer.name = message.text(*field);
-                break;
+            case normalizer_field::name: normalizer.name = message.text(*field); break;
             case normalizer_field::charsmap:
                 normalizer.has_charsmap = !message.text(*field).empty();
                 break;
@@ -222,8 +198,7 @@ void read_normalizer(Message message, Normalizer& normalizer) {
             case normalizer_field::escape_whitespaces:
                 normalizer.escape_whitespaces = message.number(*field) != 0;
                 break;
-            default:
-                break;
+            default: break;
         }
     }
 }
@@ -327,8 +302,7 @@ PieceTable read_piece_table(std::string_view bytes, std::string_view file) {
             case model_field::normalizer:
                 read_normalizer(message.nested(*field), normalizer);
                 break;
-            default:
-                break;
+            default: break;
         }
     }
     if (model_type != bpe)

@@ -130,18 +130,14 @@ void apply(Activation activation, const float* x, float* y, std::size_t n) {
         case Activation::none:
             if (x != y) std::copy(x, x + n, y);
             break;
-        case Activation::silu:
-            vector_math::silu(x, y, n);
-            break;
+        case Activation::silu: vector_math::silu(x, y, n); break;
         case Activation::relu:
             for (std::size_t i = 0; i < n; ++i) y[i] = x[i] > 0 ? x[i] : 0.0F;
             break;
         case Activation::elu:
             for (std::size_t i = 0; i < n; ++i) y[i] = x[i] > 0 ? x[i] : std::expm1(x[i]);
             break;
-        case Activation::tanh:
-            vector_math::tanh(x, y, n);
-            break;
+        case Activation::tanh: vector_math::tanh(x, y, n); break;
         case Activation::clamp:
             for (std::size_t i = 0; i < n; ++i) y[i] = std::min(std::max(x[i], -1.0F), 1.0F);
             break;
@@ -293,14 +289,10 @@ private:
         }
         const Index inner = x.numel() / extents[0];
         switch (size_of(x.dtype())) {
-            case 1:
-                return permute_as<Blob<1>>(x.raw(), extents, strides, y.raw(), inner);
-            case 2:
-                return permute_as<std::uint16_t>(x.raw(), extents, strides, y.raw(), inner);
-            case 4:
-                return permute_as<std::uint32_t>(x.raw(), extents, strides, y.raw(), inner);
-            default:
-                return permute_as<std::uint64_t>(x.raw(), extents, strides, y.raw(), inner);
+            case 1: return permute_as<Blob<1>>(x.raw(), extents, strides, y.raw(), inner);
+            case 2: return permute_as<std::uint16_t>(x.raw(), extents, strides, y.raw(), inner);
+            case 4: return permute_as<std::uint32_t>(x.raw(), extents, strides, y.raw(), inner);
+            default: return permute_as<std::uint64_t>(x.raw(), extents, strides, y.raw(), inner);
         }
     }
 

@@ -31,9 +31,7 @@ std::vector<QueryBlock> make_blocks(const AttentionMask& mask, Index queries, In
             blocks.push_back({i, std::min(end, i + block_queries), first, second});
     };
     switch (mask.kind) {
-        case AttentionMask::Kind::full:
-            split(0, queries, {0, keys}, {keys, keys});
-            break;
+        case AttentionMask::Kind::full: split(0, queries, {0, keys}, {keys, keys}); break;
         case AttentionMask::Kind::frames: {
             const Index video = mask.frames * mask.per_frame;
             for (Index frame = 0; frame < mask.frames; ++frame) {

@@ -10,7 +10,7 @@ namespace gallop {
 struct ForwardTiming {
     Index parameters = 0;
     Index tokens = 0;
-    double gflop = 0;             ///< of one forward, a multiplication and an addition counted as two
+    double gflop = 0;  ///< of one forward, a multiplication and an addition counted as two
     std::vector<double> seconds;  ///< of each forward, in order, after one that is not counted
 };
 

@@ -43,18 +43,10 @@ private:
                                                 '{',  '[',  '9',  '-',  '('};
         if (bytes.empty()) return bytes.push_back(static_cast<std::uint8_t>(below(256)));
         switch (below(7)) {
-            case 0:
-                *at(bytes) ^= static_cast<std::uint8_t>(1U << below(8));
-                break;
-            case 1:
-                *at(bytes) = telling[below(std::size(telling))];
-                break;
-            case 2:
-                bytes.resize(below(bytes.size()));
-                break;
-            case 3:
-                bytes.insert(at(bytes), telling[below(std::size(telling))]);
-                break;
+            case 0: *at(bytes) ^= static_cast<std::uint8_t>(1U << below(8)); break;
+            case 1: *at(bytes) = telling[below(std::size(telling))]; break;
+            case 2: bytes.resize(below(bytes.size())); break;
+            case 3: bytes.insert(at(bytes), telling[below(std::size(telling))]); break;
             case 4: {  // a piece again, elsewhere
                 const std::size_t from = below(bytes.size());
                 const std::size_t size = std::min(bytes.size() - from, below(64));
