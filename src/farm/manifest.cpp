@@ -219,7 +219,7 @@ Node node_of_setting(const std::string& setting) {
         Node map;
         map.kind = Node::Kind::map;
         map.where = where;
-        map.entries.emplace_back(std::move(key), std::move(node));
+        map.entries.push_back({std::move(key), std::move(node)});
         node = std::move(map);
         if (dot == std::string_view::npos) return node;
         keys = keys.substr(0, dot);
