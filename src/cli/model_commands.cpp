@@ -6,6 +6,7 @@
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "core/check.hpp"
+#include "model/make_model.hpp"
 #include "pipeline/probe.hpp"
 
 namespace gallop::cli {
@@ -33,6 +34,17 @@ text. What the case's metadata says (coordinates, local layers, steps, passes) w
   --precision fp32|bf16|fp8
                           fp32 throughout, the published casts, or 8-bit products (default: fp32)
   --json                  prints one JSON object
+)";
+
+constexpr const char* make_model_help = R"(gallop make-model ARCH --out DIR [--seed N]
+
+Writes a complete model folder in the published layout with random weights: every network of the
+architecture file ARCH, e.g. configs/models/tiny.yaml. The same architecture and seed give the same bytes.
+
+  --out DIR               must be absent or empty
+  --seed N                (default: 1)
+
+Prints the folder.
 )";
 
 int probe(const Arguments& arguments) {
@@ -87,8 +99,21 @@ int probe(const Arguments& arguments) {
     return within ? done : internal_error;
 }
 
+int make_model_folder(const Arguments& arguments) {
+    po::options_description options;
+    options.add_options()("out", po::value<std::string>())(
+        "seed", po::value<std::uint64_t>()->default_value(1));
+    const Values values = parse("make-model", arguments, options, {"ARCH"});
+    if (!values.contains("out"))
+        throw_input_error("gallop make-model: --out is missing (the folder to write)");
+    make_model(text_of(values, "ARCH"), text_of(values, "out"), values["seed"].as<std::uint64_t>());
+    fmt::print("{}\n", text_of(values, "out"));
+    return done;
+}
+
 }  // namespace
 
+const Command make_model_command = {"make-model", make_model_help, make_model_folder};
 const Command probe_command = {"probe", probe_help, probe};
 
 }  // namespace gallop::cli

@@ -49,4 +49,9 @@ std::string text_of(const Values& values, const std::string& name) {
     return values.contains(name) ? values[name].as<std::string>() : std::string();
 }
 
+std::vector<std::string> texts_of(const Values& values, const std::string& name) {
+    return values.contains(name) ? values[name].as<std::vector<std::string>>()
+                                 : std::vector<std::string>{};
+}
+
 }  // namespace gallop::cli

@@ -23,4 +23,7 @@ Values parse(const std::string& command, const Arguments& arguments,
 /// The text of an option, or "".
 std::string text_of(const Values& values, const std::string& name);
 
+/// The texts of an option that may stand several times.
+std::vector<std::string> texts_of(const Values& values, const std::string& name);
+
 }  // namespace gallop::cli

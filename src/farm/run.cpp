@@ -67,6 +67,7 @@ Attributes attributes_of(const PlannedItem& planned, const Plan& plan) {
             {"base_height", std::int64_t{item.base_size.height}},
             {"frames_per_second", std::int64_t{frames_per_second}},
             {"decoder", std::string(item.decoder == VideoDecoder::wan ? "wan" : "turbo")},
+            {"precision", planned.resolved["precision"].get<std::string>()},
             {"model", plan.manifest.model.path},
             {"arch", plan.manifest.model.arch},
             {"item", canonical_json(planned.resolved)}};
