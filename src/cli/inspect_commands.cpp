@@ -244,7 +244,8 @@ void print_text(const Json& facts) {
         fmt::print("{} parameters in all\n", grouped(facts["parameters"].get<std::uint64_t>()));
     } else {
         // One fact a line, nested names joined by dots.
-        for (const auto& [name, value] : facts.flatten().items()) {
+        const Json flat = facts.flatten();
+        for (const auto& [name, value] : flat.items()) {
             std::string key = name.substr(1);
             std::replace(key.begin(), key.end(), '/', '.');
             fmt::print("{} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());

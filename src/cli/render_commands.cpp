@@ -81,12 +81,9 @@ fs::path digest_cache() {
 
 const char* word(State state) {
     switch (state) {
-        case State::done:
-            return "done";
-        case State::failed:
-            return "failed";
-        case State::open:
-            return "open";
+        case State::done: return "done";
+        case State::failed: return "failed";
+        case State::open: return "open";
     }
     return "?";
 }

@@ -56,27 +56,13 @@ void write_string(const std::string& text, std::string& out) {
     out += '"';
     for (const char c : text) {
         switch (c) {
-            case '"':
-                out += "\\\"";
-                break;
-            case '\\':
-                out += "\\\\";
-                break;
-            case '\b':
-                out += "\\b";
-                break;
-            case '\f':
-                out += "\\f";
-                break;
-            case '\n':
-                out += "\\n";
-                break;
-            case '\r':
-                out += "\\r";
-                break;
-            case '\t':
-                out += "\\t";
-                break;
+            case '"': out += "\\\""; break;
+            case '\\': out += "\\\\"; break;
+            case '\b': out += "\\b"; break;
+            case '\f': out += "\\f"; break;
+            case '\n': out += "\\n"; break;
+            case '\r': out += "\\r"; break;
+            case '\t': out += "\\t"; break;
             default:
                 if (static_cast<unsigned char>(c) < 0x20)
                     out += fmt::format("\\u{:04x}", static_cast<int>(c));
@@ -90,15 +76,9 @@ void write_string(const std::string& text, std::string& out) {
 void write(const Json& value, std::string& out) {
     constexpr std::uint64_t largest = (std::uint64_t{1} << 53) - 1;
     switch (value.type()) {
-        case Json::value_t::null:
-            out += "null";
-            return;
-        case Json::value_t::boolean:
-            out += value.get<bool>() ? "true" : "false";
-            return;
-        case Json::value_t::string:
-            write_string(value.get_ref<const std::string&>(), out);
-            return;
+        case Json::value_t::null: out += "null"; return;
+        case Json::value_t::boolean: out += value.get<bool>() ? "true" : "false"; return;
+        case Json::value_t::string: write_string(value.get_ref<const std::string&>(), out); return;
         case Json::value_t::number_unsigned:
             CHECK(value.get<std::uint64_t>() <= largest, "{} has no exact double",
                   value.get<std::uint64_t>());
@@ -109,9 +89,7 @@ void write(const Json& value, std::string& out) {
                   "{} has no exact double", value.get<std::int64_t>());
             out += std::to_string(value.get<std::int64_t>());
             return;
-        case Json::value_t::number_float:
-            out += number_text(value.get<double>());
-            return;
+        case Json::value_t::number_float: out += number_text(value.get<double>()); return;
         case Json::value_t::array: {
             out += '[';
             for (std::size_t i = 0; i < value.size(); ++i) {
@@ -135,8 +113,7 @@ void write(const Json& value, std::string& out) {
             out += '}';
             return;
         }
-        default:
-            break;
+        default: break;
     }
     throw Error("a binary or discarded JSON value has no canonical text");
 }

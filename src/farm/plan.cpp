@@ -19,12 +19,9 @@ Json size_json(Size size) { return {size.width, size.height}; }
 
 const char* name_of_precision(Precision precision) {
     switch (precision) {
-        case Precision::fp32:
-            return "fp32";
-        case Precision::bf16:
-            return "bf16";
-        case Precision::fp8:
-            return "fp8";
+        case Precision::fp32: return "fp32";
+        case Precision::bf16: return "bf16";
+        case Precision::fp8: return "fp8";
     }
     return "?";
 }

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The program from a manifest to files, with a tiny model of random weights: the three kinds of item, the
+# same bytes twice, resuming after kills and signals, exit codes, bad requests.
+# Runs that are compared use the same number of threads.
+# Usage: end_to_end.sh GALLOP SOURCE_TREE
+set -uo pipefail
+gallop=$(readlink -f "$1")
+tree=$(readlink -f "$2")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export XDG_CACHE_HOME=$work/cache
+cd "$work" || exit 1
+
+fail() { echo "FAILED: $*" >&2; [ -s log ] && tail -5 log >&2; exit 1; }
+# expect CODE COMMAND...: its exit code; stdout in `out`, stderr in `log`.
+expect() {
+    local code=$1; shift
+    "$@" >out 2>log
+    local got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got (wanted $code): $*"
+}
+files() { (cd "$1" && find clips latents -type f | sort | xargs sha256sum); }
+
+photo=/usr/share/matplotlib/mpl-data/sample_data/grace_hopper.jpg
+[ -f "$photo" ] || fail "$photo is missing (package python-matplotlib-data)"
+cp "$photo" photo.jpg
+espeak-ng -w voice.wav "Good morning. The rain has stopped." || fail "espeak-ng"
+cp "$tree/jobs/three-kinds.yaml" "$tree/jobs/smoke.yaml" .
+
+echo "== help and versions"
+expect 0 "$gallop" --help
+grep -q 'Exit codes' out || fail "no exit codes in the help"
+expect 0 "$gallop" --version
+for command in check run decode inspect probe make-model; do
+    expect 0 "$gallop" "$command" --help
+    grep -q "^gallop $command" out || fail "no help for $command"
+done
+expect 2 "$gallop"
+expect 2 "$gallop" rum x
+grep -q 'did you mean run?' log || fail "no nearest command"
+
+echo "== a model, the same bytes for the same seed"
+expect 0 "$gallop" make-model "$tree/configs/models/tiny.yaml" --out model --seed 3
+expect 0 "$gallop" make-model "$tree/configs/models/tiny.yaml" --out model2 --seed 3
+diff -r model model2 >/dev/null || fail "two models of one seed differ"
+expect 2 "$gallop" make-model "$tree/configs/models/tiny.yaml" --out model
+expect 0 "$gallop" inspect model --json
+python3 -c 'import json; m=json.load(open("out")); assert m["kind"]=="model" and m["parameters"]>1e5, m' || fail "inspect of a model"
+
+echo "== three kinds of item"
+expect 0 "$gallop" check three-kinds.yaml
+expect 0 "$gallop" run --threads 2 three-kinds.yaml --out one --json
+/usr/bin/python3 - <<'P' || fail "what the run wrote"
+import json, subprocess, h5py
+result = json.load(open("out"))
+items = {i["name"]: i for i in result["items"]}
+assert set(items) == {"text", "picture", "sound"} and all(i["state"] == "done" for i in items.values()), result
+for name, item in items.items():
+    probe = json.loads(subprocess.check_output(["ffprobe", "-v", "error", "-of", "json", "-count_frames", "-show_streams", item["clip"]]))
+    video = next(s for s in probe["streams"] if s["codec_type"] == "video")
+    audio = next(s for s in probe["streams"] if s["codec_type"] == "audio")
+    assert (video["codec_name"], video["width"], video["height"]) == ("h264", 448, 256), video
+    assert video["r_frame_rate"] == "25/1" and int(video["nb_read_frames"]) == 25, video
+    assert (audio["codec_name"], audio["sample_rate"], audio["channels"]) == ("aac", "44100", 2), audio
+    for stream in (video, audio):
+        assert abs(float(stream["duration"]) - 1.0) < 0.001, stream
+    errors = subprocess.run(["ffmpeg", "-v", "error", "-i", item["clip"], "-f", "null", "-"], capture_output=True, text=True)
+    assert errors.returncode == 0 and not errors.stderr, errors
+    with h5py.File(item["clip"].replace("/clips/", "/latents/").replace(".mp4", ".h5")) as h5:
+        assert h5.attrs["id"] == item["id"], dict(h5.attrs)
+        assert h5["video_base"].shape == (48, 7, 16, 28) and h5["video_base"].attrs["dtype"] == "bfloat16"
+        assert h5["audio"].shape == (25 if name == "sound" else 26, 64), h5["audio"].shape
+rows = [json.loads(line) for line in open("one/index.jsonl")]
+assert len(rows) == 3
+P
+files one >one.txt
+[ "$(wc -l <one.txt)" -eq 6 ] || fail "six files wanted: $(cat one.txt)"
+
+echo "== again: the same bytes elsewhere, nothing where it is done"
+expect 0 "$gallop" run --threads 2 three-kinds.yaml --out two
+files two | diff one.txt - >/dev/null || fail "the second run's files differ"
+before=$(stat -c %Y.%i one/clips/*/*/*.mp4)
+expect 0 "$gallop" run --threads 2 three-kinds.yaml --out one
+[ "$before" = "$(stat -c %Y.%i one/clips/*/*/*.mp4)" ] || fail "finished clips were written again"
+
+echo "== inspect and decode"
+clip=$(find one/clips -name '*.mp4' | sort | head -1)
+latents=$(find one/latents -name '*.h5' | sort | head -1)
+for path in one "$clip" "$latents" one/journal.jsonl model/distill; do
+    expect 0 "$gallop" inspect "$path"
+    [ -s out ] || fail "inspect $path says nothing"
+done
+expect 0 "$gallop" run --threads 2 smoke.yaml --out exact --set outputs.latents.dtype=f32 --set outputs.video.preset=fast
+for latents in $(find exact/latents -name '*.h5'); do
+    id=$(basename "$latents" .h5)
+    expect 0 "$gallop" decode --threads 2 "$latents" --out "again/$id.mp4"
+    cmp "again/$id.mp4" "$(find exact/clips -name "$id.mp4")" || fail "decode of f32 latents gives another clip"
+done
+expect 0 "$gallop" decode --threads 2 "$latents" --out again/small.mp4 --crf 40
+expect 2 "$gallop" decode --threads 2 "$latents" --out again/small.mp4 --crf 99
+expect 2 "$gallop" inspect nowhere
+head -c 100 "$latents" >cut.h5
+expect 2 "$gallop" inspect cut.h5
+
+echo "== bad requests"
+printf 'version: 1\nname: bad\nmodel: {path: model}\nitems:\n  - {prompt: p, sed: 1}\n  - {prompt: q, resolution: 450x256}\n' >bad.yaml
+expect 2 "$gallop" check bad.yaml
+grep -q '^bad.yaml:5:17: unknown key "sed"; did you mean "seed"?$' log || fail "no line for sed: $(cat log)"
+grep -q '^bad.yaml:6:29: resolution is 450x256 .*448x256$' log || fail "no line for the size: $(cat log)"
+expect 2 "$gallop" check bad.yaml --json
+python3 -c 'import json; r=json.load(open("out")); assert not r["ok"] and len(r["mistakes"])==2, r' || fail "check --json"
+expect 2 "$gallop" run --threads 2 bad.yaml --out bad
+[ ! -e bad ] || fail "a bad manifest made a run directory"
+expect 2 "$gallop" run --threads 2 smoke.yaml --out one
+expect 2 "$gallop" run --threads 2 smoke.yaml --backend gpu --out never
+echo text >broken.jpg
+printf 'version: 1\nname: part\nmodel: {path: model}\ndefaults: {resolution: 64x64, frames: 1, steps: {base: 1}}\nitems:\n  - {prompt: p, image: broken.jpg}\n  - {prompt: q}\n' >part.yaml
+expect 3 "$gallop" run --threads 2 part.yaml --out part
+[ "$(find part/clips -name '*.mp4' | wc -l)" -eq 1 ] || fail "the good item was not rendered"
+grep -q '"event":"quarantined"' part/journal.jsonl || fail "the bad item is not in the journal"
+
+echo "== stopped, killed, resumed"
+"$gallop" run --threads 2 three-kinds.yaml --out stopped >out 2>log & child=$!
+until [ -e stopped/journal.jsonl ]; do sleep 0.05; done
+kill -TERM $child
+wait $child; code=$?
+[ "$code" -eq 4 ] || fail "exit code $code after SIGTERM (wanted 4)"
+for delay in 0.1 0.4 0.9 1.7; do
+    "$gallop" run --threads 2 three-kinds.yaml --out stopped >out 2>log & child=$!
+    sleep $delay
+    if [ "$delay" = 0.4 ]; then
+        "$gallop" run --threads 2 three-kinds.yaml --out stopped >out2 2>log2 && fail "two runs in one directory"
+        grep -q "process $child" log2 || fail "the holder is not named: $(cat log2)"
+    fi
+    kill -KILL $child 2>/dev/null
+    wait $child 2>/dev/null
+    for path in $(cd stopped && find . -name '*.mp4' -o -name '*.h5'); do
+        grep -q "$(sha256sum <"stopped/$path" | cut -d' ' -f1)  ${path#./}\$" one.txt || fail "$path is not whole"
+    done
+done
+expect 0 "$gallop" run --threads 2 three-kinds.yaml --out stopped
+files stopped | diff one.txt - >/dev/null || fail "the resumed run's files differ"
+[ -z "$(find stopped -name '*.tmp')" ] || fail "temporary files are left"
+echo "all as it should be"
