@@ -299,6 +299,13 @@ void finish_model(Draft& draft, const fs::path& folder) {
     }
 }
 
+/// What clips should not look and sound like, where a manifest does not say it.
+std::string shipped_negative_prompt() {
+    std::string text = read_text(shipped_configs() / "negative_prompt.txt", 1U << 16);
+    while (text.ends_with('\n')) text.pop_back();
+    return text;
+}
+
 /// Reads the items, each over the defaults and under `--set`.
 void read_items(Reader& in, const fs::path& folder, const Settings& settings, Draft& draft) {
     const Node* list = in.node("items");
@@ -340,6 +347,12 @@ void read_items(Reader& in, const fs::path& folder, const Settings& settings, Dr
                                     to_string(other->second))});
         ResolvedItem resolved = resolve_fields(fields, draft.manifest.model.variant, folder, where,
                                                draft.problems, draft.manifest.notes);
+        Item& item = resolved.item;
+        const bool guided = item.base.passes == 2 || (!item.sr.empty() && item.super.passes == 2);
+        if (!guided)
+            item.negative_prompt.clear();  // nothing reads it: it must not change the id
+        else if (item.negative_prompt.empty())
+            item.negative_prompt = shipped_negative_prompt();
         const std::uint64_t base = fields.seed.value_or(seeds.base);
         for (int sample = 0; sample < seeds.samples; ++sample) {
             ResolvedItem& made = draft.manifest.items.emplace_back(resolved);

@@ -44,7 +44,7 @@ struct Item {
     std::string name;  ///< the person's word for it; not part of the id
     std::string id;    ///< content hash, 32 hex digits
     std::string prompt;
-    std::string negative_prompt;  ///< empty: the shipped one
+    std::string negative_prompt;  ///< for two passes; empty otherwise
     std::string image;            ///< path of the conditioning image, or empty
     std::string audio;            ///< path of the driving sound, or empty
     std::uint64_t seed = 42;

@@ -343,13 +343,23 @@ TEST_F(ManifestTest, LetsAnItemsImageWinOverTheTaskOfTheDefaults) {
 
 TEST_F(ManifestTest, ReadsANegativePromptFromAFile) {
     write("faults.txt", "blurry");
-    EXPECT_EQ(only("items: [{prompt: p, negative_prompt_file: faults.txt}]").negative_prompt,
-              "blurry");
+    EXPECT_EQ(
+        only("items: [{prompt: p, passes: 2, negative_prompt_file: faults.txt}]").negative_prompt,
+        "blurry");
     EXPECT_THAT(mistakes(with_items("items: [{prompt: p, negative_prompt_file: none.txt}]")),
                 ElementsAre(HasSubstr("4:43: negative_prompt_file: ROOT/none.txt: cannot open")));
     EXPECT_THAT(mistakes(with_items(
                     "items: [{prompt: p, negative_prompt: n, negative_prompt_file: faults.txt}]")),
                 ElementsAre(HasSubstr("negative_prompt_file stands beside negative_prompt")));
+}
+
+TEST_F(ManifestTest, TakesTheShippedNegativePromptWhereOneIsUsed) {
+    EXPECT_EQ(only("items: [{prompt: p, negative_prompt: n}]").negative_prompt, "");
+    EXPECT_EQ(only("items: [{prompt: p, negative_prompt: n, passes: 2}]").negative_prompt, "n");
+    const std::string shipped = only("items: [{prompt: p, passes: 2}]").negative_prompt;
+    EXPECT_GT(shipped.size(), 100U);
+    EXPECT_EQ(only("items: [{prompt: p, resolution: 540p, sr: {passes: 2}}]").negative_prompt,
+              shipped);
 }
 
 TEST_F(ManifestTest, WantsTheFoldersOfTheNetworksInUse) {

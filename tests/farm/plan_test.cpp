@@ -70,8 +70,8 @@ TEST_F(PlanTest, GivesAnotherIdForWhateverChangesPixels) {
          {"prompt: q", "prompt: p, seed: 1", "prompt: p, seconds: 4", "prompt: p, frames: 124",
           "prompt: p, steps: {base: 9}", "prompt: p, shift: 4", "prompt: p, resolution: 64x64",
           "prompt: p, resolution: 540p", "prompt: p, resolution: 540p, steps: {sr: 4}",
-          "prompt: p, decoder: wan", "prompt: p, negative_prompt: n", "prompt: p, image: photo.png",
-          "prompt: p, passes: 2"})
+          "prompt: p, decoder: wan", "prompt: p, passes: 2, negative_prompt: n",
+          "prompt: p, image: photo.png", "prompt: p, passes: 2"})
         EXPECT_TRUE(ids.insert(id(item)).second) << item;
     EXPECT_TRUE(ids.insert(id("prompt: p", {"model.precision=fp32"})).second);
 }
