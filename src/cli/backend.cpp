@@ -10,13 +10,15 @@ void add_backend_options(po::options_description& options) {
 }
 
 std::unique_ptr<Backend> make_backend(const Values& values) {
-    const std::string name = text_of(values, "backend");
-    const int threads = values["threads"].as<int>();
+    return make_backend(text_of(values, "backend"), values["threads"].as<int>());
+}
+
+std::unique_ptr<Backend> make_backend(const std::string& name, int threads) {
     if (threads < 0 || threads > 4096)
         throw_input_error("--threads is {} (0 for all cores, at most 4096)", threads);
     if (name == "cpu") return make_cpu_backend(threads);
     if (name == "cuda") return make_cuda_backend();
-    throw_input_error("--backend is \"{}\" (cpu, cuda)", name);
+    throw_input_error("the backend is \"{}\" (cpu, cuda)", name);
 }
 
 Precision precision_of(const std::string& text) {

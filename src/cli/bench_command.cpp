@@ -87,7 +87,8 @@ double median(std::vector<double> values) {
 
 int run(const Arguments& arguments) {
     po::options_description options;
-    options.add_options()("threads", po::value<int>())("repeats", po::value<int>()->default_value(5))(
+    options.add_options()("threads", po::value<int>())("repeats",
+                                                       po::value<int>()->default_value(5))(
         "python", po::value<std::string>()->default_value("python3"))("json", po::bool_switch());
     const Values values = parse("bench", arguments, std::move(options), {"what"});
     if (text_of(values, "what") != "cpu")

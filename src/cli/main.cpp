@@ -21,6 +21,7 @@ constexpr const char* overview =
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
   gallop make-model ARCH      writes a complete model of random weights
+  gallop bench cpu            times one forward of the network
 
   gallop COMMAND --help       all about a command
   gallop --version
@@ -29,9 +30,9 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 3 finished, but items failed, 4 stopped early and resumable.
 )";
 
-const std::array<const Command*, 6> commands = {&check_command,  &run_command,
-                                                &decode_command, &inspect_command,
-                                                &probe_command,  &make_model_command};
+const std::array<const Command*, 7> commands = {
+    &check_command, &run_command,        &decode_command, &inspect_command,
+    &probe_command, &make_model_command, &bench_command};
 
 int dispatch(const Arguments& arguments) {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||

@@ -31,7 +31,7 @@ echo "== help and versions"
 expect 0 "$gallop" --help
 grep -q 'Exit codes' out || fail "no exit codes in the help"
 expect 0 "$gallop" --version
-for command in check run decode inspect probe make-model; do
+for command in check run decode inspect probe make-model bench; do
     expect 0 "$gallop" "$command" --help
     grep -q "^gallop $command" out || fail "no help for $command"
 done
