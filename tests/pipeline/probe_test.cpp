@@ -32,12 +32,8 @@ TEST_P(Golden, AgreesWithTheAuthorsCode) {
                          .output = {},
                          .precision = c.precision,
                          .compare = true};
-    for (const ProbeDifference& d : run_probe(request, *on)) {
-        // The layers' outputs in a case are those of fp32.
-        if (c.precision == Precision::bf16 && d.expected.find("_bf16") == std::string::npos)
-            continue;
+    for (const ProbeDifference& d : run_probe(request, *on))
         EXPECT_LE(d.largest_error, c.tolerance) << d.name << " against " << d.expected;
-    }
 }
 
 // fp32: sums in another order. bf16: the same casts in the same places; where a sum of another
