@@ -7,12 +7,14 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/handle.hpp"
+#include "ops/threads.hpp"
 #include "pipeline/bench.hpp"
 
 namespace gallop::cli {

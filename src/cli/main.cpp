@@ -21,7 +21,7 @@ constexpr const char* overview =
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
   gallop make-model ARCH      writes a complete model of random weights
-  gallop bench cpu            times one forward of the network
+  gallop bench cpu            times the transformer on the CPU, side by side with PyTorch
 
   gallop COMMAND --help       all about a command
   gallop --version

@@ -7,7 +7,6 @@
 #include "cli/commands.hpp"
 #include "core/check.hpp"
 #include "model/make_model.hpp"
-#include "pipeline/bench.hpp"
 #include "pipeline/probe.hpp"
 
 namespace gallop::cli {
@@ -100,18 +99,6 @@ int probe(const Arguments& arguments) {
     return within ? done : internal_error;
 }
 
-constexpr const char* bench_help =
-    R"(gallop bench cpu|cuda [--threads N] [--repeats N] [--precision fp32|bf16] [--json]
-
-Times one forward of a transformer of 89 million parameters, all four kinds of layers, on 1,000 tokens, with
-random weights.
-
-  --threads N             CPU threads (default: all)
-  --repeats N             forwards that count, after one that does not (default: 5)
-  --precision fp32|bf16   of the block's linear layers (default: fp32)
-  --json                  prints one JSON object
-)";
-
 int make_model_folder(const Arguments& arguments) {
     po::options_description options;
     options.add_options()("out", po::value<std::string>())(
@@ -124,44 +111,8 @@ int make_model_folder(const Arguments& arguments) {
     return done;
 }
 
-int bench(const Arguments& arguments) {
-    po::options_description options;
-    options.add_options()("threads", po::value<int>()->default_value(0))(
-        "repeats", po::value<int>()->default_value(5))(
-        "precision", po::value<std::string>()->default_value("fp32"))("json", "");
-    const Values values = parse("bench", arguments, options, {"BACKEND"});
-    const int repeats = values["repeats"].as<int>();
-    if (repeats < 1 || repeats > 1000)
-        throw_input_error("--repeats is {} (must be from 1 to 1000)", repeats);
-    const std::string precision = text_of(values, "precision");
-    if (precision != "fp32" && precision != "bf16")
-        throw_input_error("--precision is \"{}\" (fp32, bf16)", precision);
-    const std::unique_ptr<Backend> backend =
-        make_backend(text_of(values, "BACKEND"), values["threads"].as<int>());
-    ForwardTiming timing =
-        time_forward(bench_transformer(), bench_sequence(),
-                     precision == "fp32" ? DType::f32 : DType::bf16, repeats, *backend);
-    std::sort(timing.seconds.begin(), timing.seconds.end());
-    const double median = timing.seconds[timing.seconds.size() / 2];
-    if (values.contains("json")) {
-        const Json all = {
-            {"backend", backend->name()},      {"precision", precision},
-            {"parameters", timing.parameters}, {"tokens", timing.tokens},
-            {"gflop", timing.gflop},           {"seconds", timing.seconds},
-            {"median_seconds", median},        {"gflop_per_second", timing.gflop / median}};
-        fmt::print("{}\n", all.dump(2));
-        return done;
-    }
-    fmt::print("{} parameters, {} tokens, {:.1f} GFLOP, {}, {}\n", timing.parameters, timing.tokens,
-               timing.gflop, backend->name(), precision);
-    fmt::print("seconds a forward: least {:.4f}, median {:.4f}, most {:.4f}; {:.1f} GFLOP/s\n",
-               timing.seconds.front(), median, timing.seconds.back(), timing.gflop / median);
-    return done;
-}
-
 }  // namespace
 
-const Command bench_command = {"bench", bench_help, bench};
 const Command make_model_command = {"make-model", make_model_help, make_model_folder};
 const Command probe_command = {"probe", probe_help, probe};
 

@@ -12,6 +12,7 @@
 #include "ops/cpu_conv.hpp"
 #include "ops/cpu_gemm.hpp"
 #include "ops/parallel.hpp"
+#include "ops/threads.hpp"
 #include "ops/vector_math.hpp"
 
 namespace gallop {
@@ -683,6 +684,8 @@ private:
 };
 
 }  // namespace
+
+int cpu_threads() { return omp_get_max_threads(); }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads) {
     return std::make_unique<CpuBackend>(threads);
