@@ -4,13 +4,13 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "ops/cpu_gemm.hpp"
+#include "ops/parallel.hpp"
+
 namespace gallop {
 namespace {
 
 using dnnl::memory;
-
-/// Rows of a sound convolved at once: bounds oneDNN's im2col scratch, which grows with the row.
-constexpr Index sound_block = 16384;
 
 memory::desc described(const memory::dims& extents, memory::format_tag layout) {
     return {extents, memory::data_type::f32, layout};
@@ -21,8 +21,7 @@ memory wrapped(const memory::desc& desc, const dnnl::engine& engine, ConstTensor
     return {desc, engine, const_cast<std::byte*>(tensor.raw())};
 }
 
-/// Kernel and bias of one layer, as oneDNN wants them; the kernel is reordered once and kept for
-/// the blocks that ask for the same layout.
+/// Kernel and bias of one layer, as oneDNN wants them.
 class Layer {
 public:
     Layer(ConstTensorView kernel, ConstTensorView bias)
@@ -57,15 +56,13 @@ public:
                   : Desc(kind, algorithm, x_desc, any_kernel, y_desc, stride, dilation, before,
                          after),
             engine_);
-        if (!reordered_ || reordered_.get_desc() != desc.weights_desc()) {
-            reordered_ = kernel_;
-            if (desc.weights_desc() != kernel_.get_desc()) {
-                reordered_ = memory(desc.weights_desc(), engine_);
-                dnnl::reorder(kernel_, reordered_).execute(stream_, kernel_, reordered_);
-            }
+        memory reordered = kernel_;
+        if (desc.weights_desc() != kernel_.get_desc()) {
+            reordered = memory(desc.weights_desc(), engine_);
+            dnnl::reorder(kernel_, reordered).execute(stream_, kernel_, reordered);
         }
         std::unordered_map<int, memory> arguments{{DNNL_ARG_SRC, wrapped(x_desc, engine_, x)},
-                                                  {DNNL_ARG_WEIGHTS, reordered_},
+                                                  {DNNL_ARG_WEIGHTS, reordered},
                                                   {DNNL_ARG_DST, wrapped(y_desc, engine_, y)}};
         if (bias_) arguments.emplace(DNNL_ARG_BIAS, bias_);
         dnnl::convolution_forward(desc).execute(stream_, arguments);
@@ -77,29 +74,48 @@ private:
     dnnl::stream stream_{engine_};
     memory kernel_;
     memory bias_;
-    memory reordered_;
 };
 
-/// Convolves a row of S samples in blocks: each reads its own stretch of x, zeros only at the ends.
-void convolve_sound(Layer& layer, ConstTensorView x, Index reach, const ConvSpec& spec,
-                    TensorView y) {
-    const Index samples = x.size(2);
-    const Index outputs = y.size(2);
-    const auto x_rows = x.reshape({samples, x.size(3)});
-    const auto y_rows = y.reshape({outputs, y.size(3)});
-    const Index stride = spec.stride[2];
-    for (Index begin = 0; begin < outputs; begin += sound_block) {
-        const Index end = std::min(outputs, begin + sound_block);
-        const Index first = begin * stride - spec.pad_before[2];
-        const Index last = (end - 1) * stride - spec.pad_before[2] + reach;
-        const Index from = std::max<Index>(first, 0);
-        const Index to = std::min(last + 1, samples);
-        ConvSpec block = spec;
-        block.pad_before[2] = from - first;
-        block.pad_after[2] = last + 1 - to;
-        layer.run(x_rows.rows(from, to).reshape({1, 1, to - from, x.size(3)}), block,
-                  y_rows.rows(begin, end).reshape({1, 1, end - begin, y.size(3)}));
-    }
+/// Convolves a row of S samples as one GEMM a tap, tile by tile: oneDNN would unfold the whole row, and
+/// divide its sums by the number of threads.
+void convolve_sound(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                    const ConvSpec& spec, TensorView y) {
+    const Index samples = x.size(2), in = x.size(3);
+    const Index outputs = y.size(2), out = y.size(3);
+    const Index taps = kernel.size(4);
+    const Index before = spec.pad_before[2], after = spec.pad_after[2];
+
+    Tensor padded = Tensor::zeros({before + samples + after, in});
+    std::copy_n(x.data<float>(), samples * in, padded.data<float>() + before * in);
+    Tensor by_tap({taps, out, in});
+    const float* k = kernel.data<float>();
+    parallel_for(out, [&](Index o) {
+        for (Index i = 0; i < in; ++i)
+            for (Index t = 0; t < taps; ++t)
+                by_tap.data<float>()[(t * out + o) * in + i] = k[(o * in + i) * taps + t];
+    });
+
+    const Index rows = std::clamp<Index>((outputs + 7) / 8, 16, 1024);
+    const Index columns = std::min<Index>(out, 512);
+    const Index row_tiles = (outputs + rows - 1) / rows;
+    const Index column_tiles = (out + columns - 1) / columns;
+    parallel_for(row_tiles * column_tiles, [&](Index tile) {
+        const Index first = tile / column_tiles * rows;
+        const Index count = std::min(rows, outputs - first);
+        const Index column = tile % column_tiles * columns;
+        const Index width = std::min(columns, out - column);
+        float* result = y.data<float>() + first * out + column;
+        for (Index t = 0; t < taps; ++t)
+            sequential_gemm(
+                true, count, width, in, 1.0F,
+                padded.data<float>() + (first * spec.stride[2] + t * spec.dilation[2]) * in,
+                spec.stride[2] * in, by_tap.data<float>() + (t * out + column) * in, in, result,
+                out, t > 0);
+        if (bias.defined())
+            for (Index row = 0; row < count; ++row)
+                for (Index c = 0; c < width; ++c)
+                    result[row * out + c] += bias.data<float>()[column + c];
+    });
 }
 
 template <class Work>
@@ -117,18 +133,17 @@ void translating_errors(const Work& work) {
 
 void cpu_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, const ConvSpec& spec,
               TensorView y) {
+    CHECK(y.shape() == Backend::conv_shape(x.shape(), kernel.shape(), spec),
+          "convolution of {} by {} into {}", to_string(x.shape()), to_string(kernel.shape()),
+          to_string(y.shape()));
     if (y.numel() == 0) return;
     translating_errors([&] {
-        Layer layer(kernel, bias);
-        const Index reach = (kernel.size(4) - 1) * spec.dilation[2];
         const bool sound = y.size(0) == 1 && y.size(1) == 1 && x.size(0) == 1 && x.size(1) == 1 &&
                            kernel.size(2) == 1 && kernel.size(3) == 1;
-        // A pad within the kernel's reach leaves every block some of x to read.
-        const bool divisible = spec.pad_before[2] <= reach && spec.pad_after[2] <= reach;
-        if (sound && divisible && y.size(2) > sound_block)
-            convolve_sound(layer, x, reach, spec, y);
+        if (sound)
+            convolve_sound(x, kernel, bias, spec, y);
         else
-            layer.run(x, spec, y);
+            Layer(kernel, bias).run(x, spec, y);
     });
 }
 

@@ -6,8 +6,8 @@ namespace gallop {
 
 /// y = conv(x) + b on the host, by oneDNN. x: [T, Y, X, I] f32; kernel: [O, I, kT, kY, kX] f32;
 /// bias: [O] f32 or undefined; y: [T', Y', X', O] f32 with the extents that `spec` gives. Scratch
-/// stays small for sounds of any length ([1, 1, S, I]). Threads: OpenMP's. Throws Error when oneDNN
-/// refuses the shapes, OutOfMemoryError.
+/// stays small for sounds of any length ([1, 1, S, I]). Runs on OpenMP's threads; the result does
+/// not depend on their number. Throws Error when the shapes do not fit, OutOfMemoryError.
 void cpu_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, const ConvSpec& spec,
               TensorView y);
 

@@ -40,9 +40,10 @@ const float* widened(ConstTensorView x, std::vector<float>& buffer) {
 }  // namespace
 
 void sequential_gemm(bool transpose_b, Index m, Index n, Index k, float alpha, const float* a,
-                     Index lda, const float* b, Index ldb, float* c, Index ldc) {
+                     Index lda, const float* b, Index ldb, float* c, Index ldc, bool accumulate) {
     // Inside a parallel region oneDNN stays on the calling thread.
-    dnnl_sgemm('N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, 0.0F, c, ldc);
+    dnnl_sgemm('N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb,
+               accumulate ? 1.0F : 0.0F, c, ldc);
 }
 
 void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, Segments segments,

@@ -10,9 +10,10 @@ namespace gallop {
 void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, Segments segments,
                 TensorView y);
 
-/// c = alpha·a·op(b), row-major, sequential. a: [m, k], leading dimension lda; b: [k, n], or [n, k]
+/// c = alpha·a·op(b), or c += … when `accumulate`; row-major, sequential. a: [m, k], leading dimension lda; b: [k, n], or [n, k]
 /// when `transpose_b`; c: [m, n].
 void sequential_gemm(bool transpose_b, Index m, Index n, Index k, float alpha, const float* a,
-                     Index lda, const float* b, Index ldb, float* c, Index ldc);
+                     Index lda, const float* b, Index ldb, float* c, Index ldc,
+                     bool accumulate = false);
 
 }  // namespace gallop

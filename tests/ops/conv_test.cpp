@@ -5,6 +5,7 @@
 
 #include <fmt/ranges.h>
 #include <gmock/gmock.h>
+#include <omp.h>
 
 #include "core/view.hpp"
 #include "ops/cpu_conv.hpp"
@@ -160,6 +161,21 @@ TEST_P(ConvCase, MatchesTheDefinition) {
     EXPECT_LE(error(convolved(x, kernel, {}, spec), loops(x, kernel, {}, spec)), float_sums);
 }
 
+// The same clip whoever renders it: with one core or with many.
+TEST_P(ConvCase, DoesNotDependOnTheNumberOfThreads) {
+    const auto& [x_shape, kernel_shape, spec] = GetParam();
+    const Tensor x = noise(x_shape, 1);
+    const Tensor kernel = noise(kernel_shape, 2);
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const Tensor one = convolved(x, kernel, {}, spec);
+    for (const int more : {2, 3, 5}) {
+        omp_set_num_threads(more);
+        EXPECT_EQ(values(convolved(x, kernel, {}, spec)), values(one)) << more << " threads";
+    }
+    omp_set_num_threads(threads);
+}
+
 constexpr ConvSpec spec_of(std::array<Index, 3> stride, std::array<Index, 3> before,
                            std::array<Index, 3> after, std::array<Index, 3> dilation = {1, 1, 1}) {
     return {stride, before, after, dilation};
@@ -179,7 +195,11 @@ INSTANTIATE_TEST_SUITE_P(
         Case{
             {1, 1, 300, 4}, {4, 4, 1, 1, 7}, spec_of({1, 1, 1}, {0, 0, 27}, {0, 0, 27}, {1, 1, 9})},
         Case{{1, 1, 301, 4}, {8, 4, 1, 1, 8}, spec_of({1, 1, 4}, {0, 0, 2}, {0, 0, 2})},
-        // long rows are cut into blocks
+        // as the video decoders have them
+        Case{{2, 16, 28, 64}, {64, 64, 3, 3, 3}, spec_of({1, 1, 1}, {1, 1, 1}, {1, 1, 1})},
+        Case{{3, 32, 56, 16}, {12, 16, 3, 3, 3}, spec_of({1, 1, 1}, {2, 1, 1}, {0, 1, 1})},
+        Case{{1, 1, 700, 64}, {128, 64, 1, 1, 7}, spec_of({1, 1, 1}, {0, 0, 3}, {0, 0, 3})},
+        // long rows are cut into tiles
         Case{{1, 1, 40001, 2},
              {3, 2, 1, 1, 7},
              spec_of({1, 1, 1}, {0, 0, 27}, {0, 0, 27}, {1, 1, 9})},
