@@ -4,6 +4,7 @@
 
 #include "core/view.hpp"
 #include "support/expect_near.hpp"
+#include "support/random_transformer.hpp"
 
 namespace gallop {
 using namespace test;
@@ -125,19 +126,6 @@ TEST(Transformer, NamesEveryMistakeOfAnArchitecture) {
     }
 }
 
-/// A tiny random network; the same seed gives the same weights.
-Transformer random_transformer(TransformerConfig config, Backend& on) {
-    Weights weights;
-    for (const TensorSpec& spec : transformer_specs(config, DType::f32)) {
-        if (spec.optional) continue;
-        Tensor values(spec.shape);
-        fill_normal(NoiseStream(1, spec.name), 0, values.span<float>());
-        for (float& value : values.span<float>()) value *= 0.1F;
-        weights.put(spec.name, on.upload(values));
-    }
-    return {std::move(config), std::move(weights), on};
-}
-
 TransformerConfig tiny() {
     TransformerConfig config;
     config.num_layers = 3;
@@ -160,7 +148,7 @@ TEST(Transformer, LocalAttentionEqualsFullAttentionUpToItsRadius) {
         TransformerConfig config = tiny();
         config.local_attn_layers = std::move(local);
         config.frame_receptive_field = radius;
-        return floats(random_transformer(config, *on).forward({video, audio, text}).video);
+        return floats(random_transformer(config, *on, 0.1F).forward({video, audio, text}).video);
     };
     const std::vector<float> full = run({}, 11);
     expect_near(run({0, 1, 2}, 4), full, 1e-5);  // sums of another order
@@ -170,7 +158,7 @@ TEST(Transformer, LocalAttentionEqualsFullAttentionUpToItsRadius) {
 TEST(Transformer, RefusesInputsThatDoNotFit) {
     const auto on = make_cpu_backend();
     RandomValues random;
-    Transformer model = random_transformer(tiny(), *on);
+    Transformer model = random_transformer(tiny(), *on, 0.1F);
     const Tensor video = random.tensor({48, 1, 2, 2});
     const Tensor audio = random.tensor({1, 64});
     EXPECT_THROW(model.forward({video, audio, random.tensor({3, 9})}), Error);

@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 
 #include "support/expect_near.hpp"
+#include "support/random_transformer.hpp"
 
 namespace gallop {
 using namespace test;
 namespace {
 
-/// A tiny random network; the same seed gives the same weights.
 Transformer tiny_transformer(Backend& on) {
     TransformerConfig config;
     config.num_layers = 2;
@@ -18,15 +18,7 @@ Transformer tiny_transformer(Backend& on) {
     config.text_in_channels = 8;
     config.mm_layers = {0};
     config.gelu7_layers = {};
-    Weights weights;
-    for (const TensorSpec& spec : transformer_specs(config, DType::f32)) {
-        if (spec.optional) continue;
-        Tensor values(spec.shape);
-        fill_normal(NoiseStream(3, spec.name), 0, values.span<float>());
-        for (float& value : values.span<float>()) value *= 0.2F;
-        weights.put(spec.name, on.upload(values));
-    }
-    return {config, std::move(weights), on};
+    return random_transformer(config, on, 0.2F);
 }
 
 class Denoise : public ::testing::Test {
