@@ -1,0 +1,459 @@
+#include "core/cuda.hpp"
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "core/check.hpp"
+#include "kernels/kernels.hpp"
+#include "ops/backend.hpp"
+#include "ops/cuda_gemm.hpp"
+
+namespace gallop {
+namespace {
+
+using kernels::launch;
+
+static_assert(static_cast<int>(Activation::clamp) == static_cast<int>(kernels::Activation::clamp) &&
+              static_cast<int>(Activation::silu) == static_cast<int>(kernels::Activation::silu) &&
+              static_cast<int>(NormSpec::Kind::l2) == static_cast<int>(kernels::NormKind::l2) &&
+              static_cast<int>(NormSpec::Kind::rms) == static_cast<int>(kernels::NormKind::rms) &&
+              static_cast<int>(AttentionMask::Kind::window) ==
+                  static_cast<int>(kernels::MaskKind::window) &&
+              static_cast<int>(AttentionMask::Kind::frames) ==
+                  static_cast<int>(kernels::MaskKind::frames));
+
+/// Device memory from CUDA's pool, in the order of one stream: what comes back is used again by later
+/// work without waiting for the device.
+class StreamMemory final : public Memory {
+public:
+    StreamMemory(int device, cudaStream_t stream) : stream_(stream) {
+        check_cuda(cudaDeviceGetDefaultMemPool(&pool_, device), "opening the memory pool");
+        std::uint64_t keep_all = ~std::uint64_t{0};
+        check_cuda(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all),
+                   "setting up the memory pool");
+    }
+
+    Device device() const override { return Device::cuda; }
+
+    std::byte* allocate(std::size_t bytes) override {
+        void* data = nullptr;
+        const std::size_t size = std::max<std::size_t>(bytes, 1);
+        cudaError_t status = cudaMallocAsync(&data, size, stream_);
+        if (status == cudaErrorMemoryAllocation) {
+            // What the pool keeps in pieces of the wrong sizes goes back to the device first.
+            static_cast<void>(cudaGetLastError());
+            check_cuda(cudaStreamSynchronize(stream_), "waiting for the device");
+            check_cuda(cudaMemPoolTrimTo(pool_, 0), "trimming the memory pool");
+            status = cudaMallocAsync(&data, size, stream_);
+        }
+        check_cuda(status, fmt::format("allocating {} bytes on the GPU", size).c_str());
+        return static_cast<std::byte*>(data);
+    }
+
+    void release(std::byte* data, std::size_t /*bytes*/) noexcept override {
+        static_cast<void>(cudaFreeAsync(data, stream_));
+    }
+
+private:
+    cudaStream_t stream_;
+    cudaMemPool_t pool_ = nullptr;
+};
+
+void check_on_gpu(ConstTensorView x) {
+    CHECK(x.device() == Device::cuda, "a {} array of shape {} is in host memory (upload it)",
+          name_of(x.dtype()), to_string(x.shape()));
+}
+
+kernels::Input in(ConstTensorView x) {
+    check_on_gpu(x);
+    return {x.raw(), x.dtype() == DType::bf16};
+}
+kernels::Output out(TensorView y) {
+    check_on_gpu(y);
+    return {y.raw(), y.dtype() == DType::bf16};
+}
+const float* floats(ConstTensorView x) {
+    check_on_gpu(x);
+    return x.data<float>();
+}
+float* floats(TensorView y) {
+    check_on_gpu(y);
+    return y.data<float>();
+}
+/// Null for an undefined array.
+const float* optional_floats(ConstTensorView x) { return x.defined() ? floats(x) : nullptr; }
+
+Index width(ConstTensorView x) { return x.shape().back(); }
+Index rows(ConstTensorView x) { return width(x) == 0 ? 0 : x.numel() / width(x); }
+
+kernels::Experts experts(Segments segments, Index all_rows) {
+    kernels::Experts made{};
+    CHECK(segments.size() <= kernels::Experts::most, "{} experts (at most {})", segments.size(),
+          int{kernels::Experts::most});
+    Index end = 0;
+    for (const Index count : segments) made.ends[made.count++] = end += count;
+    if (made.count == 0) made.ends[made.count++] = all_rows;
+    return made;
+}
+
+/// All work goes to one stream; only upload, download, all_finite and synchronize wait for it.
+class CudaBackend final : public Backend {
+public:
+    explicit CudaBackend(int device)
+        : device_(opened(device)),
+          stream_(make_stream()),
+          memory_(device_, stream_.get()),
+          gemm_(memory_, stream_.get()) {}
+    ~CudaBackend() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+
+    Device device() const override { return Device::cuda; }
+    std::string name() const override { return "cuda"; }
+    Memory& memory() override { return memory_; }
+    void synchronize() override {
+        check_cuda(cudaStreamSynchronize(queue()), "waiting for the device");
+    }
+
+private:
+    int device_;
+    Stream stream_;
+    StreamMemory memory_;
+    CudaGemm gemm_;
+
+    static int opened(int device) {
+        open_device(device);
+        return device;
+    }
+
+    /// The stream, with its device made current: the caller may be a thread that never saw it.
+    cudaStream_t queue() {
+        check_cuda(cudaSetDevice(device_), "choosing the GPU");
+        return stream_.get();
+    }
+
+    /// Host values in device memory.
+    template <class T>
+    Tensor uploaded(std::span<const T> host) {
+        Tensor made = empty({static_cast<Index>(host.size())}, DTypeOf<T>::value);
+        if (!host.empty()) copy_and_wait(made.view().raw(), host.data(), made.bytes());
+        return made;
+    }
+
+    void copy_and_wait(void* to, const void* from, std::size_t bytes) {
+        if (bytes == 0) return;
+        check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue()),
+                   "copying between host and device");
+        synchronize();
+    }
+
+    void do_upload(ConstTensorView host, TensorView device) override {
+        check_on_gpu(device);
+        copy_and_wait(device.raw(), host.raw(), host.bytes());
+    }
+
+    void do_download(ConstTensorView device, TensorView host) override {
+        check_on_gpu(device);
+        copy_and_wait(host.raw(), device.raw(), device.bytes());
+    }
+
+    void do_copy(ConstTensorView from, TensorView to) override {
+        check_on_gpu(from);
+        check_on_gpu(to);
+        if (from.dtype() != to.dtype())
+            return launch(kernels::Convert{in(from), out(to), from.numel()}, queue());
+        if (from.bytes() > 0)
+            check_cuda(cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToDevice,
+                                       queue()),
+                       "copying on the device");
+    }
+
+    void do_fill_zero(TensorView y) override {
+        check_on_gpu(y);
+        if (y.bytes() > 0)
+            check_cuda(cudaMemsetAsync(y.raw(), 0, y.bytes(), queue()), "filling with zeros");
+    }
+
+    /// y[i₀, i₁, …] = x[offset + Σ iₐ·strides[a]].
+    void gather(ConstTensorView x, std::span<const Index> extents, std::span<const Index> strides,
+                Index offset, TensorView y) {
+        check_on_gpu(x);
+        check_on_gpu(y);
+        kernels::Gather arguments{x.raw(),
+                                  y.raw(),
+                                  static_cast<int>(size_of(x.dtype())),
+                                  static_cast<int>(extents.size()),
+                                  {},
+                                  {},
+                                  offset};
+        std::copy(extents.begin(), extents.end(), arguments.extents);
+        std::copy(strides.begin(), strides.end(), arguments.strides);
+        launch(arguments, queue());
+    }
+
+    void do_permute(ConstTensorView x, const Shape& shape, std::span<const int> order,
+                    TensorView y) override {
+        std::array<Index, Shape::max_rank> x_strides{};
+        Index step = 1;
+        for (std::size_t axis = shape.rank(); axis-- > 0;) {
+            x_strides[axis] = step;
+            step *= shape[axis];
+        }
+        std::array<Index, Shape::max_rank> extents{};
+        std::array<Index, Shape::max_rank> strides{};
+        for (std::size_t axis = 0; axis < order.size(); ++axis) {
+            const auto from = static_cast<std::size_t>(order[axis]);
+            extents[axis] = shape[from];
+            strides[axis] = x_strides[from];
+        }
+        gather(x, {extents.data(), order.size()}, {strides.data(), order.size()}, 0, y);
+    }
+
+    void do_columns(ConstTensorView x, Index begin, TensorView y) override {
+        gather(x, std::array{y.size(0), y.size(1)}, std::array{x.size(1), Index{1}}, begin, y);
+    }
+
+    void do_mean_channels(ConstTensorView x, Index n, TensorView y) override {
+        launch(kernels::MeanRuns{in(x), out(y), y.numel(), n}, queue());
+    }
+
+    void do_repeat_channels(ConstTensorView x, Index n, TensorView y) override {
+        gather(x, std::array{x.numel(), n}, std::array{Index{1}, Index{0}}, 0, y);
+    }
+
+    void do_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                   Segments segments, TensorView y) override {
+        for (const ConstTensorView& part : {x, weight, ConstTensorView(y)}) check_on_gpu(part);
+        const Index depth = width(x);
+        const Index outs = width(y);
+        if (y.numel() == 0) return;
+        const ConstTensorView x_rows = x.reshape({rows(y), depth});
+        const TensorView y_rows = y.reshape({rows(y), outs});
+        Index first = 0;
+        for (std::size_t e = 0; e < segments.size(); ++e) {
+            const Index last = first + segments[e];
+            const Index w = static_cast<Index>(e) * outs;
+            if (first < last)
+                multiply(x_rows.rows(first, last), weight.rows(w, w + outs),
+                         bias.defined() ? floats(bias) + w : nullptr, y_rows.rows(first, last));
+            first = last;
+        }
+    }
+
+    /// y = x·wᵀ + bias (or null), rounded once: with a bias, a bf16 result goes through f32.
+    void multiply(ConstTensorView x, ConstTensorView w, const float* bias, TensorView y) {
+        queue();
+        Tensor wide = bias == nullptr || y.dtype() == DType::f32 ? Tensor() : empty(y.shape());
+        const TensorView sums = wide.defined() ? wide.view() : y;
+        if (w.size(1) > 0)
+            gemm_.run(x, w, sums);
+        else
+            do_fill_zero(sums);
+        if (bias == nullptr) return;
+        launch(kernels::Affine{in(sums), nullptr, bias, out(y), y.size(0), y.size(1)}, queue());
+    }
+
+    void do_project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
+                    TensorView y) override {
+        const std::array<Index, 1> all{rows(y)};
+        do_linear(x, weight, bias, all, y);
+    }
+
+    void do_norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec, Segments segments,
+                 TensorView y, Activation activation) override {
+        launch(kernels::Norm{in(x), optional_floats(weight), out(y), rows(x), width(x),
+                             experts(segments, rows(x)), static_cast<kernels::NormKind>(spec.kind),
+                             static_cast<kernels::Activation>(activation), spec.eps},
+               queue());
+    }
+
+    void do_activate(ConstTensorView x, Activation activation, TensorView y) override {
+        launch(kernels::Activate{in(x), out(y), x.numel(),
+                                 static_cast<kernels::Activation>(activation)},
+               queue());
+    }
+
+    void do_add(TensorView x, ConstTensorView y) override {
+        launch(kernels::Add{out(x), in(y), x.numel()}, queue());
+    }
+
+    void do_split_qkv(ConstTensorView u, ConstTensorView q_norm, ConstTensorView k_norm,
+                      const NormSpec& spec, Segments segments, ConstTensorView rope, TensorView q,
+                      TensorView k, TensorView v) override {
+        check_head_size(q.size(2), kernels::SplitQkv::most_size);
+        launch(
+            kernels::SplitQkv{in(u), floats(q_norm), floats(k_norm), floats(rope), out(q), out(k),
+                              out(v), u.size(0), u.size(1), q.size(1), k.size(1), q.size(2),
+                              rope.size(1) / 2, experts(segments, u.size(0)), spec.eps},
+            queue());
+    }
+
+    static void check_head_size(Index size, Index most) {
+        CHECK(size <= most, "heads of {} values (at most {} on the GPU)", size, most);
+    }
+
+    void do_rotate(TensorView x, ConstTensorView rope, bool round_products) override {
+        launch(kernels::Rotate{out(x), floats(rope), x.size(0), x.size(1), x.size(2),
+                               rope.size(1) / 2, round_products && x.dtype() == DType::bf16},
+               queue());
+    }
+
+    void do_attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                      const AttentionMask& mask, float scale, float soft_cap,
+                      TensorView y) override {
+        check_head_size(q.size(2), kernels::Attention::most_size);
+        launch(kernels::Attention{in(q).data, in(k).data, in(v).data, out(y).data,
+                                  q.dtype() == DType::bf16, q.size(0), k.size(0), q.size(1),
+                                  k.size(1), q.size(2), static_cast<kernels::MaskKind>(mask.kind),
+                                  mask.frames, mask.per_frame, mask.radius, scale, soft_cap},
+               queue());
+    }
+
+    void do_gate_heads(TensorView o, ConstTensorView u, Index column) override {
+        launch(
+            kernels::GateHeads{out(o), in(u), o.size(0), o.size(1), o.size(2), u.size(1), column},
+            queue());
+    }
+
+    void do_swiglu7(ConstTensorView u, TensorView y) override {
+        launch(kernels::Swiglu7{in(u), out(y), y.numel()}, queue());
+    }
+
+    void do_gelu7(ConstTensorView u, TensorView y) override {
+        launch(kernels::Gelu7{in(u), out(y), y.numel()}, queue());
+    }
+
+    void do_geglu(ConstTensorView gate, ConstTensorView up, bool round_gelu,
+                  TensorView y) override {
+        launch(kernels::Geglu{in(gate), in(up), out(y), y.numel(),
+                              round_gelu && y.dtype() == DType::bf16},
+               queue());
+    }
+
+    void do_snake(ConstTensorView x, ConstTensorView alpha, ConstTensorView beta,
+                  TensorView y) override {
+        launch(kernels::Snake{floats(x), floats(alpha), floats(beta), floats(y), rows(x), width(x)},
+               queue());
+    }
+
+    void do_embed(ConstTensorView table, std::span<const std::int32_t> ids, float scale,
+                  TensorView y) override {
+        const Tensor on_device = uploaded(ids);
+        launch(kernels::Embed{in(table), on_device.data<std::int32_t>(), out(y), y.size(0),
+                              y.size(1), scale},
+               queue());
+    }
+
+    /// Keeps the shape [O, I, kT, kY, kX], stores [kT, kY, kX, I, O].
+    Tensor do_prepare_conv(ConstTensorView kernel, DType dtype) override {
+        CHECK(kernel.device() == Device::cpu, "prepare_conv takes a host array");
+        const Tensor stored = upload(kernel);
+        Tensor moved = empty(kernel.shape());
+        do_permute(stored, kernel.shape(), std::array{2, 3, 4, 1, 0}, moved);
+        if (dtype == DType::f32) return moved;
+        Tensor rounded = empty(kernel.shape(), dtype);
+        do_copy(moved, rounded);
+        return rounded;
+    }
+
+    void do_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                 const ConvSpec& spec, TensorView y) override {
+        kernels::Convolution arguments{};
+        arguments.x = in(x).data;
+        arguments.kernel = in(kernel).data;
+        arguments.bias = optional_floats(bias);
+        arguments.y = out(y).data;
+        arguments.half = x.dtype() == DType::bf16;
+        arguments.in = x.size(3);
+        arguments.out = y.size(3);
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+            arguments.x_extent[axis] = x.size(axis);
+            arguments.kernel_extent[axis] = kernel.size(2 + axis);
+            arguments.y_extent[axis] = y.size(axis);
+            arguments.stride[axis] = spec.stride[axis];
+            arguments.pad[axis] = spec.pad_before[axis];
+            arguments.dilation[axis] = spec.dilation[axis];
+        }
+        launch(arguments, queue());
+    }
+
+    void do_conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                           Index stride, Index pad, TensorView y) override {
+        launch(kernels::ConvTranspose{floats(x), floats(kernel), optional_floats(bias), floats(y),
+                                      x.size(0), x.size(1), y.size(1), kernel.size(2), y.size(0),
+                                      stride, pad},
+               queue());
+    }
+
+    void do_upsample_nearest(ConstTensorView x, TensorView y) override {
+        const Index line = x.size(2) * x.size(3);
+        gather(x, std::array{x.size(0) * x.size(1), Index{2}, x.size(2), Index{2}, x.size(3)},
+               std::array{line, Index{0}, x.size(3), Index{0}, Index{1}}, 0, y);
+    }
+
+    void do_combine(std::span<const Term> terms, TensorView y) override {
+        kernels::Combine arguments{};
+        for (const Term& term : terms) {
+            arguments.terms[arguments.count] = floats(term.x);
+            arguments.factors[arguments.count++] = term.factor;
+        }
+        arguments.y = floats(y);
+        arguments.n = y.numel();
+        launch(arguments, queue());
+    }
+
+    void do_guide(ConstTensorView neg, ConstTensorView pos, std::span<const float> scales,
+                  TensorView y) override {
+        const Tensor on_device = uploaded(scales);
+        launch(kernels::Guide{floats(neg), floats(pos), on_device.data<float>(), floats(y),
+                              y.numel(), y.size(1), y.size(2) * y.size(3)},
+               queue());
+    }
+
+    void do_set_first_frame(ConstTensorView frame, TensorView latent) override {
+        const auto plane =
+            static_cast<std::size_t>(latent.size(2) * latent.size(3)) * sizeof(float);
+        if (frame.numel() == 0) return;
+        check_cuda(
+            cudaMemcpy2DAsync(floats(latent), plane * static_cast<std::size_t>(latent.size(1)),
+                              floats(frame), plane, plane, static_cast<std::size_t>(latent.size(0)),
+                              cudaMemcpyDeviceToDevice, queue()),
+            "copying the first frame");
+    }
+
+    void do_upsample_bilinear(ConstTensorView x, TensorView y) override {
+        launch(kernels::UpsampleBilinear{floats(x), floats(y), x.size(0) * x.size(1), x.size(2),
+                                         x.size(3), y.size(2), y.size(3)},
+               queue());
+    }
+
+    void do_affine_channels(ConstTensorView x, ConstTensorView scale, ConstTensorView shift,
+                            TensorView y) override {
+        launch(kernels::Affine{in(x), floats(scale), floats(shift), out(y), rows(x), width(x)},
+               queue());
+    }
+
+    void do_normal(const NoiseStream& stream, std::uint64_t first, TensorView y) override {
+        launch(kernels::Normal{stream, first, floats(y), y.numel()}, queue());
+    }
+
+    bool do_all_finite(ConstTensorView x) override {
+        std::int32_t finite = 1;
+        Tensor flag = uploaded(std::span<const std::int32_t>(&finite, 1));
+        launch(kernels::AllFinite{in(x), flag.data<std::int32_t>(), x.numel()}, queue());
+        copy_and_wait(&finite, flag.view().raw(), sizeof finite);
+        return finite != 0;
+    }
+
+    void do_to_rgb8(ConstTensorView x, TensorView y) override {
+        check_on_gpu(y);
+        launch(kernels::ToRgb8{in(x), y.data<std::uint8_t>(), x.numel()}, queue());
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(int device) {
+    return std::make_unique<CudaBackend>(device);
+}
+
+}  // namespace gallop

@@ -1,0 +1,471 @@
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+
+#include <gmock/gmock.h>
+
+#include "core/error.hpp"
+#include "ops/backend.hpp"
+#include "support/expect_near.hpp"
+
+// Every op on the GPU against the CPU, on values drawn anew in every run, odd sizes, and outputs
+// that start as NaN.
+
+namespace gallop {
+using namespace test;
+namespace {
+
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
+
+// f32 sums in another order, and functions (exp, sin, tanh) that differ in their last places.
+constexpr double f32_tolerance = 5e-6;
+// The same f32 value may round to either neighbour: one last place of bf16 over the largest value.
+constexpr double bf16_tolerance = 1.0 / 128;
+
+double tolerance_of(DType dtype) { return dtype == DType::f32 ? f32_tolerance : bf16_tolerance; }
+
+class Gpu : public ::testing::Test {
+protected:
+    /// One op on a backend; the result comes back to the host.
+    using Op = std::function<Tensor(Backend&)>;
+
+    void SetUp() override {
+        try {
+            cuda_ = make_cuda_backend();
+        } catch (const DeviceError& error) {
+            // A machine that is there to test its GPU says so and gets no way out.
+            if (std::getenv("GALLOP_TEST_NEEDS_GPU") != nullptr) FAIL() << error.what();
+            GTEST_SKIP() << "NOT TESTED, no usable GPU: " << error.what();
+        }
+    }
+
+    /// A device array of which every byte is 0xff: NaN in f32 and bf16.
+    static Tensor poisoned(Backend& on, const Shape& shape, DType dtype = DType::f32) {
+        Tensor host(shape, dtype);
+        std::memset(host.view().raw(), 0xff, host.bytes());
+        return on.upload(host);
+    }
+
+    void agree(const Op& op, double tolerance) {
+        const Tensor expected = op(*cpu_);
+        const Tensor actual = op(*cuda_);
+        ASSERT_EQ(actual.shape(), expected.shape());
+        ASSERT_EQ(actual.dtype(), expected.dtype());
+        expect_near(floats(actual), floats(expected), tolerance);
+    }
+    void same_bytes(const Op& op) {
+        const Tensor expected = op(*cpu_);
+        const Tensor actual = op(*cuda_);
+        ASSERT_EQ(actual.bytes(), expected.bytes());
+        EXPECT_EQ(std::memcmp(actual.view().raw(), expected.view().raw(), actual.bytes()), 0);
+    }
+
+    Tensor random(const Shape& shape, DType dtype, float scale = 1.0F) {
+        Tensor made = random_.tensor(shape, scale);
+        return dtype == DType::f32 ? std::move(made) : as_bf16(made);
+    }
+
+    std::unique_ptr<Backend> cpu_ = make_cpu_backend();
+    std::unique_ptr<Backend> cuda_;
+    RandomValues random_;
+};
+
+class GpuIn : public Gpu, public ::testing::WithParamInterface<DType> {
+protected:
+    DType dtype_ = GetParam();
+    double tolerance_ = tolerance_of(GetParam());
+    Tensor random(const Shape& shape, float scale = 1.0F) {
+        return Gpu::random(shape, dtype_, scale);
+    }
+    /// y = f(x) into a poisoned y of the given shape.
+    Tensor made(Backend& on, const Shape& shape, const std::function<void(Tensor&)>& f) const {
+        Tensor y = poisoned(on, shape, dtype_);
+        f(y);
+        return on.download(y);
+    }
+};
+INSTANTIATE_TEST_SUITE_P(DTypes, GpuIn, ::testing::Values(DType::f32, DType::bf16),
+                         [](const auto& of) { return std::string(name_of(of.param)); });
+
+TEST_P(GpuIn, MovesBytes) {
+    const Tensor x = random({3, 5, 7, 2, 9});
+    same_bytes([&](Backend& on) {
+        return made(on, {7, 2, 3, 9, 5}, [&](Tensor& y) {
+            on.permute(on.upload(x), x.shape(), std::array{2, 3, 0, 4, 1}, y);
+        });
+    });
+    const Tensor rows = random({37, 29});
+    same_bytes([&](Backend& on) {
+        return made(on, {37, 11}, [&](Tensor& y) { on.columns(on.upload(rows), 13, y); });
+    });
+    const Tensor picture = random({3, 5, 7, 9});
+    same_bytes([&](Backend& on) {
+        return made(on, {3, 5, 7, 27},
+                    [&](Tensor& y) { on.repeat_channels(on.upload(picture), 3, y); });
+    });
+    same_bytes([&](Backend& on) {
+        return made(on, {3, 10, 14, 9},
+                    [&](Tensor& y) { on.upsample_nearest(on.upload(picture), y); });
+    });
+    same_bytes([&](Backend& on) { return on.download(on.zeros({5, 3}, dtype_)); });
+    for (const DType to : {DType::f32, DType::bf16})
+        same_bytes([&](Backend& on) {
+            Tensor y = poisoned(on, rows.shape(), to);
+            on.copy(on.upload(rows), y);
+            return on.download(y);
+        });
+}
+
+TEST_P(GpuIn, TakesMeansOfChannels) {
+    const Tensor x = random({5, 33, 21});
+    agree(
+        [&](Backend& on) {
+            return made(on, {5, 33, 7}, [&](Tensor& y) { on.mean_channels(on.upload(x), 3, y); });
+        },
+        tolerance_);
+}
+
+// Experts of any size, none and one row among them; depths that are multiples of 8, 4 (as 13652 is), 1.
+TEST_P(GpuIn, MultipliesByEachRowsExpert) {
+    for (const Index depth : {64, 116, 203}) {
+        const Tensor x = random({147, depth});
+        const Tensor weight = random({4 * 91, depth});
+        const Tensor bias = random_.tensor({4 * 91});
+        const std::array<Index, 4> segments{101, 0, 45, 1};
+        for (const bool biased : {false, true})
+            for (const DType to : {DType::f32, dtype_})
+                agree(
+                    [&](Backend& on) {
+                        Tensor y = poisoned(on, {147, 91}, to);
+                        const Tensor b = on.upload(bias);
+                        on.linear(on.upload(x), on.upload(weight),
+                                  biased ? b.view() : ConstTensorView(), segments, y);
+                        return on.download(y);
+                    },
+                    tolerance_of(to));
+    }
+}
+
+TEST_F(Gpu, Projects) {
+    const Tensor x = random_.tensor({13, 203});
+    const Tensor weight = random_.tensor({171, 203});
+    const Tensor bias = random_.tensor({171});
+    agree(
+        [&](Backend& on) {
+            Tensor y = poisoned(on, {13, 171});
+            on.project(on.upload(x), on.upload(weight), on.upload(bias), y);
+            return on.download(y);
+        },
+        f32_tolerance);
+}
+
+TEST_P(GpuIn, Normalises) {
+    const std::array<Index, 3> segments{20, 1, 16};
+    for (const Index width : {3, 96, 1031}) {
+        const Tensor x = random({37, width});
+        const Tensor weight = random_.tensor({3 * width});
+        for (const NormSpec::Kind kind :
+             {NormSpec::Kind::rms_offset, NormSpec::Kind::rms, NormSpec::Kind::l2})
+            agree(
+                [&](Backend& on) {
+                    const Tensor w = on.upload(weight);
+                    Tensor y = on.upload(x);  // in place
+                    on.norm(y, kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
+                            {kind, 1e-6F}, segments, y, Activation::silu);
+                    return on.download(y);
+                },
+                tolerance_);
+        agree(
+            [&](Backend& on) {
+                Tensor y = poisoned(on, x.shape());  // f32 whatever x is
+                on.norm(on.upload(x), on.upload(weight).view().rows(0, width), {}, {}, y);
+                return on.download(y);
+            },
+            f32_tolerance);
+    }
+}
+
+TEST_P(GpuIn, Activates) {
+    const Tensor x = random({7, 333}, 3.0F);
+    const Tensor u = random({7, 666}, 6.0F);
+    for (const Activation activation : {Activation::none, Activation::silu, Activation::relu,
+                                        Activation::elu, Activation::tanh, Activation::clamp})
+        agree(
+            [&](Backend& on) {
+                return made(on, x.shape(),
+                            [&](Tensor& y) { on.activate(on.upload(x), activation, y); });
+            },
+            tolerance_);
+    agree(
+        [&](Backend& on) {
+            return made(on, x.shape(), [&](Tensor& y) { on.swiglu7(on.upload(u), y); });
+        },
+        tolerance_);
+    agree(
+        [&](Backend& on) {
+            return made(on, u.shape(), [&](Tensor& y) { on.gelu7(on.upload(u), y); });
+        },
+        tolerance_);
+    const Tensor up = random(x.shape());
+    for (const bool round : {false, true})
+        agree(
+            [&](Backend& on) {
+                return made(on, x.shape(),
+                            [&](Tensor& y) { on.geglu(on.upload(x), on.upload(up), round, y); });
+            },
+            2 * tolerance_);  // two roundings
+    agree(
+        [&](Backend& on) {
+            Tensor sum = on.upload(x);
+            on.add(sum, on.upload(up));
+            return on.download(sum);
+        },
+        0);
+}
+
+TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
+    constexpr Index length = 43, heads = 6, groups = 2, size = 40, angles = 15;
+    const Tensor u = random({length, (heads + 2 * groups) * size + heads});
+    const Tensor q_norm = random_.tensor({2 * size});
+    const Tensor k_norm = random_.tensor({2 * size});
+    const Tensor rope = random_.tensor({length, 2 * angles});
+    const std::array<Index, 2> segments{40, 3};
+    for (int part = 0; part < 3; ++part)
+        agree(
+            [&](Backend& on) {
+                Tensor q = poisoned(on, {length, heads, size}, dtype_);
+                Tensor k = poisoned(on, {length, groups, size}, dtype_);
+                Tensor v = poisoned(on, {length, groups, size}, dtype_);
+                on.split_qkv(on.upload(u), on.upload(q_norm), on.upload(k_norm), {}, segments,
+                             on.upload(rope), q, k, v);
+                return on.download(part == 0 ? q : part == 1 ? k : v);
+            },
+            tolerance_);
+    const Tensor x = random({length, heads, size});
+    for (const bool round : {false, true})
+        agree(
+            [&](Backend& on) {
+                Tensor turned = on.upload(x);
+                on.rotate(turned, on.upload(rope), round);
+                return on.download(turned);
+            },
+            tolerance_);
+    agree(
+        [&](Backend& on) {
+            Tensor gated = on.upload(x);
+            on.gate_heads(gated, on.upload(u), u.size(1) - heads);
+            return on.download(gated);
+        },
+        tolerance_);
+}
+
+TEST_P(GpuIn, Attends) {
+    using Kind = AttentionMask::Kind;
+    struct Case {
+        Index queries, keys, heads, groups, size;
+        AttentionMask mask;
+        float soft_cap;
+    };
+    for (const Case& c :
+         {Case{71, 131, 6, 2, 128, {}, 0}, Case{1, 1, 1, 1, 3, {}, 0},
+          Case{33, 65, 4, 4, 256, {}, 50}, Case{161, 161, 4, 2, 24, {Kind::frames, 7, 21, 2}, 0},
+          Case{161, 161, 2, 1, 20, {Kind::frames, 23, 7, 0}, 0},
+          Case{161, 161, 2, 1, 131, {Kind::frames, 2, 21, 100}, 0},
+          Case{197, 197, 2, 1, 64, {Kind::window, 0, 0, 40}, 30},
+          Case{97, 97, 2, 2, 16, {Kind::window, 0, 0, 1}, 0},
+          Case{97, 97, 2, 2, 16, {Kind::window, 0, 0, 1000}, 0}}) {
+        const Tensor q = random({c.queries, c.heads, c.size});
+        const Tensor k = random({c.keys, c.groups, c.size});
+        const Tensor v = random({c.keys, c.groups, c.size});
+        const float scale = 1.0F / std::sqrt(static_cast<float>(c.size));
+        agree(
+            [&](Backend& on) {
+                return made(on, q.shape(), [&](Tensor& y) {
+                    on.attention(on.upload(q), on.upload(k), on.upload(v), c.mask, scale,
+                                 c.soft_cap, y);
+                });
+            },
+            tolerance_);
+    }
+}
+
+TEST_P(GpuIn, Embeds) {
+    const Tensor table = random({50, 37});
+    const std::vector<std::int32_t> ids{49, 0, 7, 7, 23};
+    agree(
+        [&](Backend& on) {
+            return made(on, {5, 37}, [&](Tensor& y) { on.embed(on.upload(table), ids, 6.08F, y); });
+        },
+        0);
+}
+
+TEST_P(GpuIn, Convolves) {
+    struct Case {
+        Shape x, kernel;
+        ConvSpec spec;
+    };
+    for (const Case& c :
+         {Case{{4, 9, 11, 19}, {70, 19, 3, 3, 3}, {{1, 1, 1}, {2, 1, 1}, {0, 1, 1}, {1, 1, 1}}},
+          Case{{1, 8, 10, 3}, {5, 3, 3, 3}, {{1, 2, 2}, {0, 0, 0}, {0, 1, 1}, {1, 1, 1}}},
+          Case{{1, 1, 203, 33}, {65, 33, 7}, {{1, 1, 1}, {0, 0, 27}, {0, 0, 27}, {1, 1, 9}}},
+          Case{{5, 6, 7, 64}, {64, 64, 1}, {}},
+          Case{{1, 1, 64, 6}, {12, 6, 8}, {{1, 1, 4}, {0, 0, 2}, {0, 0, 2}, {1, 1, 1}}}}) {
+        const Tensor x = random(c.x);
+        const Tensor kernel = random_.tensor(c.kernel);
+        const Tensor bias = random_.tensor({c.kernel[0]});
+        for (const bool biased : {false, true})
+            agree(
+                [&](Backend& on) {
+                    const Tensor prepared = on.prepare_conv(kernel, dtype_);
+                    const Tensor b = on.upload(bias);
+                    return made(on, Backend::conv_shape(c.x, prepared.shape(), c.spec),
+                                [&](Tensor& y) {
+                                    on.conv(on.upload(x), prepared,
+                                            biased ? b.view() : ConstTensorView(), c.spec, y);
+                                });
+                },
+                tolerance_);
+    }
+}
+
+TEST_F(Gpu, ConvolvesTransposed) {
+    const Tensor x = random_.tensor({29, 17});
+    const Tensor bias = random_.tensor({13});
+    struct Case {
+        Index width, stride, pad;
+    };
+    for (const Case& c : {Case{8, 4, 2}, Case{5, 3, 1}, Case{3, 5, 0}, Case{1, 1, 0}}) {
+        const Tensor kernel = random_.tensor({17, 13, c.width});
+        agree(
+            [&](Backend& on) {
+                Tensor y = poisoned(on, {28 * c.stride - 2 * c.pad + c.width, 13});
+                on.conv_transpose(on.upload(x), on.upload(kernel), on.upload(bias), c.stride, c.pad,
+                                  y);
+                return on.download(y);
+            },
+            f32_tolerance);
+    }
+}
+
+TEST_F(Gpu, Snakes) {
+    const Tensor x = random_.tensor({31, 19});
+    const Tensor alpha = random_.tensor({19});
+    const Tensor beta = random_.tensor({19});
+    agree(
+        [&](Backend& on) {
+            Tensor y = poisoned(on, x.shape());
+            on.snake(on.upload(x), on.upload(alpha), on.upload(beta), y);
+            return on.download(y);
+        },
+        f32_tolerance);
+}
+
+TEST_F(Gpu, SamplesTheCpusBits) {
+    const NoiseStream stream(0x123456789abcdefU, "video");
+    // The second piece begins where the counter's upper half is in use.
+    for (const std::uint64_t first : {std::uint64_t{3}, (std::uint64_t{1} << 34) + 1})
+        same_bytes([&](Backend& on) {
+            Tensor y = poisoned(on, {1000003});
+            on.normal(stream, first, y);
+            return on.download(y);
+        });
+    const Tensor x = random_.tensor({4, 5, 7, 3});
+    const Tensor z = random_.tensor({4, 5, 7, 3});
+    same_bytes([&](Backend& on) {  // into one of the terms
+        const Tensor a = on.upload(x);
+        Tensor y = on.upload(z);
+        on.combine(std::array{Term{0.3F, a}, Term{-1.7F, y}, Term{0.1F, a}}, y);
+        return on.download(y);
+    });
+    same_bytes([&](Backend& on) {
+        Tensor y = on.upload(z);
+        on.guide(on.upload(x), y, std::array{1.0F, 2.5F, 5.0F, 0.0F, -1.0F}, y);
+        return on.download(y);
+    });
+    const Tensor frame = random_.tensor({4, 1, 7, 3});
+    same_bytes([&](Backend& on) {
+        Tensor y = on.upload(x);
+        on.set_first_frame(on.upload(frame), y);
+        return on.download(y);
+    });
+}
+
+TEST_F(Gpu, ScalesPictures) {
+    const Tensor x = random_.tensor({4, 5, 7, 3});
+    for (const Shape& shape : {Shape{4, 5, 13, 9}, Shape{4, 5, 1, 3}})
+        agree(
+            [&](Backend& on) {
+                Tensor y = poisoned(on, shape);
+                on.upsample_bilinear(on.upload(x), y);
+                return on.download(y);
+            },
+            f32_tolerance);
+    const Tensor scale = random_.tensor({3});
+    const Tensor shift = random_.tensor({3});
+    agree(
+        [&](Backend& on) {
+            Tensor y = poisoned(on, x.shape());
+            on.affine_channels(on.upload(x), on.upload(scale), on.upload(shift), y);
+            return on.download(y);
+        },
+        0);
+}
+
+TEST_P(GpuIn, GivesTheCpusColours) {
+    Tensor x = random({2, 5, 7, 3});
+    std::memset(x.view().raw(), 0xff, size_of(dtype_));  // one NaN
+    same_bytes([&](Backend& on) {
+        Tensor y = poisoned(on, x.shape(), DType::u8);
+        on.to_rgb8(on.upload(x), y);
+        return on.download(y);
+    });
+}
+
+TEST_P(GpuIn, FindsTheOneValueThatIsNotFinite) {
+    Tensor x = random({1001, 3});
+    EXPECT_TRUE(cuda_->all_finite(cuda_->upload(x)));
+    std::memset(x.view().raw() + 2000 * size_of(dtype_), 0xff, size_of(dtype_));
+    EXPECT_FALSE(cuda_->all_finite(cuda_->upload(x)));
+}
+
+TEST_F(Gpu, RefusesHostArrays) {
+    const Tensor x = random_.tensor({3, 4});
+    Tensor y = cuda_->empty({3, 4});
+    EXPECT_THROW(cuda_->gelu7(x, y), Error);
+}
+
+TEST_F(Gpu, SaysThatMemoryRanOutAndGoesOn) {
+    EXPECT_THROW(cuda_->empty({Index{1} << 42}), OutOfMemoryError);
+    const Tensor x = random_.tensor({3, 4});
+    same_bytes([&](Backend& on) { return on.download(on.upload(x)); });
+}
+
+TEST_F(Gpu, GivesTheSameBitsTwice) {
+    const Tensor x = random({300, 520}, DType::bf16);
+    const Tensor w = random({520, 520}, DType::bf16);
+    const auto once = [&] {
+        const Tensor a = cuda_->upload(x);
+        const Tensor b = cuda_->upload(w);
+        Tensor y = poisoned(*cuda_, {300, 520}, DType::bf16);
+        cuda_->linear(a, b, {}, y);
+        Tensor o = poisoned(*cuda_, {300, 4, 130}, DType::bf16);
+        const auto heads = y.view().reshape({300, 4, 130});
+        cuda_->attention(heads, heads, heads, {}, 0.1F, 0, o);
+        return floats(cuda_->download(o));
+    };
+    EXPECT_EQ(once(), once());
+}
+
+TEST(CudaBackend, SaysWhyItCannotStart) {
+    try {
+        make_cuda_backend();
+        GTEST_SKIP() << "there is a GPU";
+    } catch (const DeviceError& error) {
+        EXPECT_THAT(error.what(), AnyOf(HasSubstr("driver"), HasSubstr("GPU")));
+        EXPECT_THAT(error.what(), HasSubstr("CPU backend"));
+    }
+}
+
+}  // namespace
+}  // namespace gallop
