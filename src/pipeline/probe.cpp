@@ -54,6 +54,15 @@ std::filesystem::path arch_of(const ProbeRequest& request,
                       fmt::join(std::vector<std::string>(names.begin(), names.end()), ", "));
 }
 
+/// The weights: the file given, or the first of `names` in the folder given.
+std::filesystem::path weights_of(const ProbeRequest& request,
+                                 std::initializer_list<const char*> names) {
+    std::error_code ignored;
+    for (const char* name : names)
+        if (std::filesystem::exists(request.weights / name, ignored)) return request.weights / name;
+    return request.weights;
+}
+
 TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCase& given) {
     TransformerConfig config;
     if (!request.arch.empty())
@@ -252,10 +261,12 @@ Outputs probe_turbo(const ProbeRequest& request, const ProbeCase& given, Backend
     const auto path = arch_of(request, {"turbo_vae.json", "TurboV3-Wan22-TinyShallow_7_7.json"});
     const TurboVaeConfig config = read_section(path, "turbo", read_turbo_vae);
     const DType dtype = compute_of(request);
-    const TurboVae model(config,
-                         Checkpoint::open(request.weights)
-                             .load(specs(config, dtype), on, {.prefix = "", .strict = false}),
-                         dtype);
+    const auto weights =
+        weights_of(request, {"checkpoint-340000.ckpt", "checkpoint.ckpt", "turbo_vae.safetensors"});
+    const TurboVae model(
+        config,
+        Checkpoint::open(weights).load(specs(config, dtype), on, {.prefix = "", .strict = false}),
+        dtype);
     const Tensor latent = given.upload("latent", on);
     Outputs out;
     out["video"] =
@@ -268,7 +279,7 @@ WanVae load_wan(const ProbeRequest& request, WanPart part, Backend& on) {
     const WanVaeConfig config = read_section(path, "wan", read_wan_vae);
     const DType dtype = compute_of(request);
     return {config,
-            Checkpoint::open(request.weights)
+            Checkpoint::open(weights_of(request, {"Wan2.2_VAE.pth", "Wan2.2_VAE.safetensors"}))
                 .load(specs(config, part, dtype), on, {.prefix = "", .strict = false}),
             dtype};
 }

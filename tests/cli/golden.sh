@@ -27,12 +27,12 @@ for case in base-cfg base-cfg-i2v distill-8; do
     one 1e-5 pipeline "pipeline-tiny/$case.safetensors" --weights dit-tiny/checkpoint --arch dit-tiny/arch.json
 done
 one 1e-5 pipeline pipeline-tiny/sr.safetensors --weights pipeline-tiny/checkpoint-sr --arch dit-tiny/arch.json
-for weights in turbo_vae.safetensors checkpoint.ckpt; do
+for weights in turbo_vae.safetensors checkpoint.ckpt .; do  # a folder holds what the published one does
     for case in turbo-vae-tiny/decode-*.safetensors; do
         one 1e-5 turbo-vae "$case" --weights "turbo-vae-tiny/$weights"
     done
 done
-for weights in Wan2.2_VAE.safetensors Wan2.2_VAE.pth; do
+for weights in Wan2.2_VAE.safetensors Wan2.2_VAE.pth .; do
     for case in wan-vae-tiny/encode-*.safetensors; do
         one 1e-5 wan-vae-encode "$case" --weights "wan-vae-tiny/$weights"
     done
