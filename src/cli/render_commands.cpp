@@ -1,6 +1,7 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -60,14 +61,22 @@ Prints the MP4's path.
 )";
 
 std::atomic<bool> stop_asked{false};
-static_assert(std::atomic<bool>::is_always_lock_free);  // set by a signal handler
 
-/// The first signal asks for an orderly end, the second ends the process.
+/// The first signal asks for an orderly end, the second ends the process. A thread of its own waits for
+/// them and all others block them: oneDNN's generated code moves the stack pointer, and a handler that
+/// runs on a thread inside it has been seen to corrupt the heap. Call before any thread is made.
 void stop_on_signals() {
-    struct sigaction action {};
-    action.sa_handler = [](int) { stop_asked.store(true); };
-    action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-    for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) ::sigaction(signal, &action, nullptr);
+    static sigset_t asked;
+    ::sigemptyset(&asked);
+    for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) ::sigaddset(&asked, signal);
+    ::pthread_sigmask(SIG_BLOCK, &asked, nullptr);
+    std::thread([] {
+        int signal = 0;
+        ::sigwait(&asked, &signal);
+        stop_asked.store(true);
+        ::sigwait(&asked, &signal);
+        ::_exit(128 + signal);
+    }).detach();
 }
 
 /// Where digests of weights are kept between runs.
