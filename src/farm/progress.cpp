@@ -1,21 +1,14 @@
 #include "farm/progress.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 
 #include <fmt/format.h>
 
 #include "core/log.hpp"
+#include "farm/terminal.hpp"
 
 namespace gallop {
-
-std::string clock_text(double seconds) {
-    const auto whole = static_cast<long>(std::lround(std::max(seconds, 0.0)));
-    if (whole >= 3600)
-        return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
-    return fmt::format("{}:{:02}", whole / 60, whole % 60);
-}
 
 ProgressReport::ProgressReport(std::size_t items, bool terminal)
     : items_(items), terminal_(terminal) {}

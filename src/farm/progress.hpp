@@ -51,7 +51,4 @@ private:
     double last_line_ = 0;
 };
 
-/// "0:42", "12:05", "3:04:05".
-std::string clock_text(double seconds);
-
 }  // namespace gallop

@@ -25,12 +25,5 @@ TEST(ProgressReport, SaysStageStepAndTimeLeft) {
     set_log_level(LogLevel::info);
 }
 
-TEST(ProgressReport, WritesTimesAsClocksDo) {
-    EXPECT_EQ(clock_text(0), "0:00");
-    EXPECT_EQ(clock_text(59.6), "1:00");
-    EXPECT_EQ(clock_text(3599), "59:59");
-    EXPECT_EQ(clock_text(11045), "3:04:05");
-}
-
 }  // namespace
 }  // namespace gallop
