@@ -200,6 +200,44 @@ struct Renderer::State {
             return on.upload(latent.rows(0, item.audio_latents));
         });
     }
+
+    /// The features of an item's prompts, on the backend.
+    struct Prompts {
+        Tensor text;
+        Tensor negative;  ///< undefined without guidance
+    };
+    Prompts prompts(const Item& item) {
+        const bool guided = item.base.passes == 2 || (!item.sr.empty() && item.super.passes == 2);
+        if (guided && item.negative_prompt.empty())
+            throw_input_error("item \"{}\": two guidance passes need a negative prompt", item.name);
+        // Copies: the second prompt may push the first out of what is kept.
+        Prompts made{on.upload(on.download(text_features(item.prompt))), {}};
+        if (guided) made.negative = on.upload(on.download(text_features(item.negative_prompt)));
+        return made;
+    }
+
+    /// The final picture latent, on the host, from the base stage's latents on the backend.
+    Tensor refined(const Item& item, const Conditioning& inputs, const Prompts& texts,
+                   const Tensor& video, const Tensor& audio, const ProgressSink& progress) {
+        Tensor image;
+        if (inputs.image.defined()) image = image_latent(inputs.image, item.size);
+        const StageInputs stage{.text = texts.text,
+                                .negative = texts.negative,
+                                .image = image,
+                                .audio_fixed = inputs.audio.defined()};
+        Transformer& super = transformer(item.sr);
+        return timed("sr", [&] {
+            Tensor video_noise = on.empty(latent_shape(video.size(1), item.size));
+            on.normal(NoiseStream(item.seed, "sr.video"), 0, video_noise);
+            Tensor audio_noise = on.empty(audio.shape());
+            on.normal(NoiseStream(item.seed, "sr.audio"), 0, audio_noise);
+            SrStart start = start_sr(item.super, video, audio, video_noise, audio_noise, on);
+            denoise_sr(super, item.super, stage, on, start, progress);
+            Tensor final_video = on.download(start.video);
+            check_latent(final_video, "final picture");
+            return final_video;
+        });
+    }
 };
 
 Renderer::Renderer(const ModelChoice& choice, Backend& on)
@@ -229,16 +267,8 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     const auto report = [&](std::string_view stage) {
         if (progress) progress({std::string(stage), 0, 1});
     };
-    const bool guided = item.base.passes == 2 || (!item.sr.empty() && item.super.passes == 2);
-    if (guided && item.negative_prompt.empty())
-        throw_input_error("item \"{}\": two guidance passes need a negative prompt", item.name);
-
     report("text");
-    // Copies: the second prompt may push the first out of what is kept.
-    Tensor text = on.download(s.text_features(item.prompt));
-    text = on.upload(text);
-    Tensor negative;
-    if (guided) negative = on.upload(on.download(s.text_features(item.negative_prompt)));
+    const State::Prompts texts = s.prompts(item);
 
     if (inputs.audio.defined()) report("audio");
     Tensor audio = s.first_audio(item, inputs);
@@ -255,8 +285,10 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     const StepNoise fresh = [&](std::string_view modality, int step, TensorView out) {
         on.normal(NoiseStream(item.seed, fmt::format("renoise.{}.{}", modality, step)), 0, out);
     };
-    StageInputs stage{
-        .text = text, .negative = negative, .image = image, .audio_fixed = inputs.audio.defined()};
+    const StageInputs stage{.text = texts.text,
+                            .negative = texts.negative,
+                            .image = image,
+                            .audio_fixed = inputs.audio.defined()};
     s.timed("base",
             [&] { denoise_base(base, item.base, stage, fresh, on, video, audio, progress); });
 
@@ -265,22 +297,34 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     latents.audio = on.download(audio);
     check_latent(latents.video_base, "base picture");
     check_latent(latents.audio, "sound");
-    if (item.sr.empty()) return latents;
-
-    if (image.defined()) image = s.image_latent(inputs.image, item.size);
-    Transformer& super = s.transformer(item.sr);
-    stage.image = image;
-    s.timed("sr", [&] {
-        Tensor video_noise = on.empty(latent_shape(frames, item.size));
-        on.normal(NoiseStream(item.seed, "sr.video"), 0, video_noise);
-        Tensor audio_noise = on.empty(audio.shape());
-        on.normal(NoiseStream(item.seed, "sr.audio"), 0, audio_noise);
-        SrStart start = start_sr(item.super, video, audio, video_noise, audio_noise, on);
-        denoise_sr(super, item.super, stage, on, start, progress);
-        latents.video_final = on.download(start.video);
-    });
-    check_latent(latents.video_final, "final picture");
+    if (!item.sr.empty())
+        latents.video_final = s.refined(item, inputs, texts, video, audio, progress);
     return latents;
+}
+
+Latents Renderer::refine(const Item& item, const Conditioning& inputs, Latents base,
+                         const ProgressSink& progress) {
+    check_item(item);
+    if (item.sr.empty())
+        throw_input_error("item \"{}\" has no second stage to start from base latents", item.name);
+    State& s = *state_;
+    const Index frames = (item.audio_latents - 1) / 4 + 1;
+    const auto check_shape = [&](const Tensor& latent, const Shape& wanted, const char* what) {
+        if (!latent.defined() || !(latent.shape() == wanted))
+            throw_input_error("item \"{}\": its base latents hold {} of shape {} (must be {})",
+                              item.name, what, to_string(latent.shape()), to_string(wanted));
+    };
+    check_shape(base.video_base, latent_shape(frames, item.base_size), "a picture");
+    check_shape(base.audio, {item.audio_latents, s.bundle.architecture.audio.decoder.latent_dim},
+                "a sound");
+    check_latent(base.video_base, "base picture");
+    check_latent(base.audio, "sound");
+    if (progress) progress({"text", 0, 1});
+    const State::Prompts texts = s.prompts(item);
+    const Tensor video = s.on.upload(base.video_base);
+    const Tensor audio = s.on.upload(base.audio);
+    base.video_final = s.refined(item, inputs, texts, video, audio, progress);
+    return base;
 }
 
 void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int frames,

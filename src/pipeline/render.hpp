@@ -46,6 +46,12 @@ public:
     /// latents come out not finite or constant.
     Latents denoise(const Item& item, const Conditioning& inputs,
                     const ProgressSink& progress = {});
+    /// The second stage alone: an item's latents from those of its base stage (stored ones of a
+    /// draft, say), bit by bit what `denoise` gives where the base latents are the same. base:
+    /// `video_base` and `audio`. Throws InputError when they don't fit the item, or the item has no
+    /// second stage; Error as `denoise`.
+    Latents refine(const Item& item, const Conditioning& inputs, Latents base,
+                   const ProgressSink& progress = {});
     /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `frames` pictures go to
     /// `sink`.
     void decode_video(const Tensor& latent, VideoDecoder decoder, int frames, const FrameSink& sink,

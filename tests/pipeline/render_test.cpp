@@ -134,6 +134,50 @@ TEST_F(Render, DoublesTheSizeInSuperResolution) {
     }
 }
 
+TEST_F(Render, RefinesTheBaseLatentsOfADraftToTheSameBits) {
+    Tensor image({50, 40, 3}, DType::u8);
+    for (Index i = 0; i < image.numel(); ++i)
+        image.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(i * 7 % 251);
+    Conditioning inputs;
+    inputs.image = std::move(image);
+    Item whole = small_item();
+    whole.sr = "540p_sr";
+    whole.size = {128, 64};
+    whole.super.steps = 2;
+    whole.super.passes = 2;
+    whole.negative_prompt = "blurred";
+    Renderer first = renderer();
+    const Latents expected = first.denoise(whole, inputs);
+    Renderer second = renderer();
+    Latents draft = second.denoise(small_item(), inputs);
+    EXPECT_EQ(floats(draft.video_base), floats(expected.video_base));
+    std::vector<std::string> stages;
+    const Latents refined = second.refine(whole, inputs, std::move(draft), [&](const Progress& p) {
+        if (stages.empty() || stages.back() != p.stage) stages.push_back(p.stage);
+    });
+    EXPECT_EQ(floats(refined.video_final), floats(expected.video_final));
+    EXPECT_EQ(floats(refined.audio), floats(expected.audio));
+    EXPECT_THAT(stages, ::testing::ElementsAre("text", "sr"));
+}
+
+TEST_F(Render, RefusesBaseLatentsThatDoNotFit) {
+    Renderer r = renderer();
+    Item whole = small_item();
+    whole.sr = "540p_sr";
+    whole.size = {128, 64};
+    EXPECT_THROW(r.refine(small_item(), {}, r.denoise(small_item(), {})), InputError);
+    Item longer = whole;
+    longer.audio_latents = 13;
+    longer.frames = 13;
+    try {
+        r.refine(longer, {}, r.denoise(small_item(), {}));
+        FAIL();
+    } catch (const InputError& error) {
+        EXPECT_THAT(error.what(), HasSubstr("[48, 3, 2, 4] (must be [48, 4, 2, 4])"));
+    }
+    EXPECT_THROW(r.refine(whole, {}, {}), InputError);
+}
+
 TEST_F(Render, DecodesByEitherDecoder) {
     Renderer r = renderer();
     const Latents latents = r.denoise(small_item(), {});
