@@ -17,6 +17,7 @@ constexpr const char* overview =
 
   gallop check MANIFEST       lists every mistake of a manifest
   gallop run MANIFEST         renders a manifest's items, or goes on where an earlier run ended
+  gallop launch -n N run …    starts several ranks of a run, with the MPI at hand
   gallop decode FILE.h5       makes an MP4 of stored latents again
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
@@ -30,9 +31,9 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 3 finished, but items failed, 4 stopped early and resumable.
 )";
 
-const std::array<const Command*, 7> commands = {
-    &check_command, &run_command,        &decode_command, &inspect_command,
-    &probe_command, &make_model_command, &bench_command};
+const std::array<const Command*, 8> commands = {
+    &check_command,   &run_command,   &launch_command,     &decode_command,
+    &inspect_command, &probe_command, &make_model_command, &bench_command};
 
 int dispatch(const Arguments& arguments) {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||
