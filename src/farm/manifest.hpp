@@ -7,32 +7,10 @@
 
 #include "core/reader.hpp"
 #include "farm/fields.hpp"
+#include "farm/run_config.hpp"
 #include "pipeline/item.hpp"
-#include "pipeline/render.hpp"
 
 namespace gallop {
-
-/// Which models render.
-struct ModelRequest {
-    std::string path;                 ///< the model folder
-    std::string variant = "distill";  ///< "base" or "distill"
-    std::string arch;                 ///< architecture file, or empty: the folder's own
-    Precision precision = Precision::bf16;
-};
-
-/// How finished clips are written. None of it changes an item's id.
-struct OutputRequest {
-    std::string root;  ///< the run directory
-    std::string codec = "h264";
-    int crf = 18;
-    std::string preset = "fast";
-    std::string pix_fmt = "yuv420p";
-    std::string audio_codec = "aac";
-    int audio_bitrate = 192000;   ///< bits a second
-    bool keep_base = true;        ///< latents of the base stage
-    bool keep_final = true;       ///< latents that are decoded
-    DType latents = DType::bf16;  ///< bf16 or f32
-};
 
 /// A manifest, read, checked and resolved: everything of a run but ids and inputs' lengths.
 struct Manifest {

@@ -17,21 +17,22 @@ using Json = nlohmann::json;
 
 Json size_json(Size size) { return {size.width, size.height}; }
 
-const char* name_of_precision(Precision precision) {
-    switch (precision) {
-        case Precision::fp32: return "fp32";
-        case Precision::bf16: return "bf16";
-        case Precision::fp8: return "fp8";
-    }
-    return "?";
-}
-
 std::string bucket_of(const Item& item) {
     std::string bucket = fmt::format("{}-{}x{}-{}", item.variant, item.base_size.width,
                                      item.base_size.height, item.frames);
     if (!item.sr.empty())
         bucket += fmt::format("-{}-{}x{}", item.sr, item.size.width, item.size.height);
     return bucket;
+}
+
+/// Pixels to compute, as seconds of a CPU: comparable with one another, no more.
+double predicted_seconds(const Item& item) {
+    const auto work = [&](Size size, int steps, int passes) {
+        return 1e-6 * size.width * size.height * item.frames * steps * passes;
+    };
+    double seconds = work(item.base_size, item.base.steps, item.base.passes);
+    if (!item.sr.empty()) seconds += work(item.size, item.super.steps, item.super.passes);
+    return seconds;
 }
 
 }  // namespace
@@ -72,11 +73,8 @@ void measure_sounds(Manifest& manifest) {
 
 nlohmann::json describe(const Item& item, const Plan& plan, const std::string& image_digest,
                         const std::string& audio_digest) {
-    Json weights = {{item.variant, plan.weights.at(item.variant)},
-                    {"shared", plan.weights.at("shared")}};
     Json sr;
     if (!item.sr.empty()) {
-        weights[item.sr] = plan.weights.at(item.sr);
         const SrSampling& super = item.super;
         sr = {{"model", item.sr},
               {"steps", super.steps},
@@ -89,35 +87,34 @@ nlohmann::json describe(const Item& item, const Plan& plan, const std::string& i
               {"audio_noise", super.audio_noise}};
     }
     const BaseSampling& base = item.base;
-    return {{"prompt", item.prompt},
-            {"negative_prompt", item.negative_prompt},
-            {"image", image_digest},
-            {"audio", audio_digest},
-            {"audio_posterior", item.audio_posterior_mean ? "mean" : "sample"},
-            {"seed", item.seed},
-            {"size", size_json(item.size)},
-            {"base_size", size_json(item.base_size)},
-            {"frames", item.frames},
-            {"audio_latents", item.audio_latents},
-            {"variant", item.variant},
-            {"base",
-             {{"steps", base.steps},
-              {"passes", base.passes},
-              {"shift", base.shift},
-              {"guidance", base.guidance},
-              {"guidance_late", base.guidance_late},
-              {"guidance_until", base.guidance_until},
-              {"audio_guidance", base.audio_guidance}}},
-            {"sr", sr},
-            {"decoder", item.decoder == VideoDecoder::wan ? "wan" : "turbo"},
-            {"precision", name_of_precision(plan.manifest.model.precision)},
-            {"arch", plan.arch_digest},
-            {"weights", weights},
-            {"numerics", numerics_version}};
-}
-
-std::string id_of(const nlohmann::json& resolved) {
-    return digest_text(canonical_json(resolved)).substr(0, 32);
+    Json all = {
+        {"prompt", item.prompt},
+        {"negative_prompt", item.negative_prompt.empty() ? "" : digest_text(item.negative_prompt)},
+        {"image", image_digest},
+        {"audio", audio_digest},
+        {"audio_posterior", item.audio_posterior_mean ? "mean" : "sample"},
+        {"seed", item.seed},
+        {"size", size_json(item.size)},
+        {"base_size", size_json(item.base_size)},
+        {"frames", item.frames},
+        {"audio_latents", item.audio_latents},
+        {"variant", item.variant},
+        {"base",
+         {{"steps", base.steps},
+          {"passes", base.passes},
+          {"shift", base.shift},
+          {"guidance", base.guidance},
+          {"guidance_late", base.guidance_late},
+          {"guidance_until", base.guidance_until},
+          {"audio_guidance", base.audio_guidance}}},
+        {"sr", sr},
+        {"decoder", item.decoder == VideoDecoder::wan ? "wan" : "turbo"}};
+    RunConfig shared;
+    shared.model = plan.manifest.model;
+    shared.weights = plan.weights;
+    shared.arch_digest = plan.arch_digest;
+    all.update(item_constants(shared, item.variant, item.sr));
+    return all;
 }
 
 Plan make_plan(Manifest manifest, const std::filesystem::path& cache) {
@@ -138,14 +135,19 @@ Plan make_plan(Manifest manifest, const std::filesystem::path& cache) {
         if (fresh) found->second = digest_file(path);
         return found->second;
     };
-    std::map<std::string, std::size_t> known;
+    std::set<std::string> known;
     for (const ResolvedItem& asked : plan.manifest.items) {
         Item item = asked.item;
         Json resolved = describe(item, plan, digest_of(item.image), digest_of(item.audio));
         item.id = id_of(resolved);
-        const auto [found, fresh] = known.try_emplace(item.id, plan.items.size());
-        if (fresh) plan.items.push_back({item, {}, std::move(resolved)});
-        plan.items[found->second].names.push_back(item.name);
+        if (!known.insert(item.id).second) {
+            plan.duplicates.push_back({item.id, item.name});
+            continue;
+        }
+        if (!item.negative_prompt.empty())
+            plan.texts.emplace(digest_text(item.negative_prompt), item.negative_prompt);
+        plan.items.push_back(
+            {item, bucket_of(item), predicted_seconds(item), 1, {}, std::move(resolved)});
     }
     return plan;
 }
@@ -153,13 +155,48 @@ Plan make_plan(Manifest manifest, const std::filesystem::path& cache) {
 std::string lock_text(const Plan& plan) {
     std::string text;
     for (const PlannedItem& planned : plan.items) {
-        Json line = {{"id", planned.item.id},       {"names", planned.names},
-                     {"seed", planned.item.seed},   {"bucket", bucket_of(planned.item)},
-                     {"image", planned.item.image}, {"audio", planned.item.audio},
-                     {"resolved", planned.resolved}};
+        const Item& item = planned.item;
+        Json line = {{"id", item.id},
+                     {"name", item.name},
+                     {"bucket", planned.bucket},
+                     {"predicted", planned.predicted},
+                     {"gpus", planned.gpus},
+                     {"item", planned.resolved}};
+        for (const char* constant : {"arch", "numerics", "precision", "weights"})
+            line["item"].erase(constant);
+        if (!item.image.empty()) line["paths"]["image"] = item.image;
+        if (!item.audio.empty()) line["paths"]["audio"] = item.audio;
         text += canonical_json(line) + "\n";
     }
     return text;
+}
+
+RunConfig run_config_of(const Plan& plan) {
+    RunConfig config;
+    const Manifest& manifest = plan.manifest;
+    config.name = manifest.name;
+    config.model = manifest.model;
+    config.outputs = manifest.outputs;
+    config.manifest = std::filesystem::absolute(manifest.path).string();
+    config.weights = plan.weights;
+    config.arch_digest = plan.arch_digest;
+    config.texts = plan.texts;
+    std::map<std::string, std::size_t> known;
+    for (const PlannedItem& planned : plan.items) {
+        const auto [at, fresh] = known.try_emplace(planned.bucket, config.buckets.size());
+        if (fresh) {
+            Bucket& made = config.buckets.emplace_back();
+            made.name = planned.bucket;
+            made.seconds = planned.predicted;
+        }
+        ++config.buckets[at->second].items;
+    }
+    config.items = plan.items.size();
+    config.duplicates = plan.duplicates.size();
+    const std::string text = lock_text(plan);
+    config.lock_bytes = text.size();
+    config.lock_sha256 = digest_text(text);
+    return config;
 }
 
 nlohmann::json frozen_config(const Plan& plan) {
@@ -169,12 +206,12 @@ nlohmann::json frozen_config(const Plan& plan) {
     if (out.keep_base) keep.push_back("base");
     if (out.keep_final) keep.push_back("final");
     Json items = Json::array();
-    for (const PlannedItem& planned : plan.items) items.push_back({planned.item.id, planned.names});
+    for (const PlannedItem& planned : plan.items) items.push_back(planned.item.id);
     return {{"name", manifest.name},
             {"numerics", numerics_version},
             {"model",
              {{"variant", manifest.model.variant},
-              {"precision", name_of_precision(manifest.model.precision)},
+              {"precision", name_of(manifest.model.precision)},
               {"arch", plan.arch_digest},
               {"weights", plan.weights}}},
             {"outputs",

@@ -1,24 +1,22 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "farm/manifest.hpp"
+#include "farm/plan_index.hpp"
 #include "farm/weights.hpp"
 
 namespace gallop {
 
-/// Goes up whenever the same item would come out with other pixels or samples.
-inline constexpr int numerics_version = 1;
-
-/// An item of a plan, and all the names under which the manifest asks for it.
-struct PlannedItem {
-    Item item;
-    std::vector<std::string> names;
-    nlohmann::json resolved;  ///< all that its id stands for
+/// A further name of an item.
+struct DuplicateName {
+    std::string id;
+    std::string name;
 };
 
 /// A manifest expanded and frozen.
@@ -27,6 +25,8 @@ struct Plan {
     WeightsDigests weights;
     std::string arch_digest;  ///< of the architecture file; "" when the model folder's own is used
     std::vector<PlannedItem> items;  ///< distinct, in the manifest's order
+    std::vector<DuplicateName> duplicates;
+    std::map<std::string, std::string> texts;  ///< long texts that items share, by SHA-256
 };
 
 /// Takes the lengths of driving sounds, in place. Throws InputError that lists each sound which
@@ -42,11 +42,11 @@ Plan make_plan(Manifest manifest, const std::filesystem::path& cache);
 nlohmann::json describe(const Item& item, const Plan& plan, const std::string& image_digest,
                         const std::string& audio_digest);
 
-/// First 128 bits of the SHA-256 of the canonical JSON (RFC 8785), 32 hex digits.
-std::string id_of(const nlohmann::json& resolved);
-
 /// `items.lock.jsonl`: one resolved item a line.
 std::string lock_text(const Plan& plan);
+
+/// The run that a plan makes, its lock included.
+RunConfig run_config_of(const Plan& plan);
 
 /// What of a plan must not change between the attempts of one run: models, numerics, encoding,
 /// items.

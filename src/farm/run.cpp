@@ -135,7 +135,7 @@ public:
     RunResult go() {
         for (const PlannedItem& planned : plan_.items)
             result_.items.push_back(
-                {planned.item.id, planned.names.front(), State::open, false, {}, {}});
+                {planned.item.id, planned.item.name, State::open, false, {}, {}});
         const auto finished = [&](const PlannedItem& planned) {
             return done_.contains(planned.item.id);
         };
@@ -257,7 +257,7 @@ private:
             if (found == done_.end()) continue;
             const Item& item = planned.item;
             Json row = {{"id", item.id},
-                        {"names", planned.names},
+                        {"name", item.name},
                         {"prompt", item.prompt},
                         {"seed", item.seed},
                         {"width", item.size.width},

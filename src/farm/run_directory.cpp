@@ -4,7 +4,9 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
+#include "farm/canonical_json.hpp"
 #include "farm/run.hpp"
+#include "farm/run_json.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/time_text.hpp"
 
@@ -32,7 +34,7 @@ void sweep(const fs::path& directory) {
 void refuse_foreign(const fs::path& directory) {
     for (const auto& entry : fs::directory_iterator(directory)) {
         const std::string name = entry.path().filename().string();
-        if (name != "LOCK" && name != "items.lock.jsonl" &&
+        if (name != "LOCK" && name != "items.lock.jsonl" && name != "duplicates.jsonl" &&
             !(name.starts_with('.') && name.ends_with(".tmp")))
             throw_input_error(
                 "{}: holds \"{}\" but no run.json (needs an empty or new folder, or that of an "
@@ -67,11 +69,11 @@ std::string utc_text() {
 }
 
 void prepare_run_directory(const Plan& plan, const fs::path& directory) {
-    const fs::path run_json = directory / "run.json";
+    const fs::path run_file = directory / "run.json";
     const Json config = frozen_config(plan);
-    if (fs::exists(run_json)) {
-        const Json before = Json::parse(read_text(run_json), nullptr, false);
-        const Json was = before.is_object() ? before.value("config", Json()) : Json();
+    if (fs::exists(run_file)) {
+        const Json before = Json::parse(read_text(run_file), nullptr, false);
+        const Json was = before.is_object() ? before.value("frozen", Json()) : Json();
         if (was != config)
             throw_input_error("{}: holds another run: {}; choose another --out", directory.string(),
                               difference(was, config));
@@ -81,13 +83,16 @@ void prepare_run_directory(const Plan& plan, const fs::path& directory) {
     refuse_foreign(directory);
     sweep(directory);
     write_atomically(directory / "items.lock.jsonl", lock_text(plan));
-    const Json run = {{"config", config},
-                      {"gallop", GALLOP_VERSION},
-                      {"manifest", fs::absolute(plan.manifest.path).string()},
-                      {"model", plan.manifest.model.path},
-                      {"host", host_name()},
-                      {"created", utc_text()}};
-    write_atomically(run_json, run.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    std::string duplicates;
+    for (const DuplicateName& one : plan.duplicates)
+        duplicates += canonical_json({{"id", one.id}, {"name", one.name}}) + "\n";
+    write_atomically(directory / "duplicates.jsonl", duplicates);
+    Json run = run_json(run_config_of(plan));
+    run["frozen"] = config;
+    run["versions"] = {{"gallop", GALLOP_VERSION}};
+    run["host"] = host_name();
+    run["created"] = utc_text();
+    write_atomically(run_file, run.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace gallop

@@ -138,9 +138,10 @@ TEST_F(PlanTest, NamesTheItemWhoseSoundIsTooShort) {
 TEST_F(PlanTest, LocksOneResolvedItemALine) {
     const std::string text = lock_text(plan("items: [{name: a, prompt: p}, {name: b, prompt: q}]"));
     const auto line = nlohmann::json::parse(text.substr(0, text.find('\n')));
-    EXPECT_EQ(line["id"], id_of(line["resolved"]));
-    EXPECT_EQ(line["names"][0], "a");
+    EXPECT_EQ(line["name"], "a");
     EXPECT_EQ(line["bucket"], "distill-448x256-125");
+    EXPECT_EQ(line["item"]["prompt"], "p");
+    EXPECT_FALSE(line["item"].contains("weights")) << "run.json has it";
     EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
 }
 

@@ -137,7 +137,7 @@ TEST_F(RunTest, WritesClipsLatentsJournalAndIndex) {
     EXPECT_EQ(events[0]["seconds"]["base"], 0.5);
     const std::string index = read_text(folder_ / "out" / "index.jsonl");
     EXPECT_EQ(std::count(index.begin(), index.end(), '\n'), 3);
-    EXPECT_EQ(nlohmann::json::parse(index.substr(0, index.find('\n')))["names"][0], "a");
+    EXPECT_EQ(nlohmann::json::parse(index.substr(0, index.find('\n')))["name"], "a");
     EXPECT_EQ(nlohmann::json::parse(read_text(folder_ / "out" / "status.json"))["state"],
               "finished");
 }
@@ -238,7 +238,9 @@ TEST_F(RunTest, GivesTheSameBytesTwice) {
 TEST_F(RunTest, RendersDuplicatesOnce) {
     const Plan p = plan("items: [{name: a, prompt: p}, {name: b, prompt: p}]");
     ASSERT_EQ(p.items.size(), 1U);
-    EXPECT_THAT(p.items[0].names, testing::ElementsAre("a", "b"));
+    EXPECT_EQ(p.items[0].item.name, "a");
+    ASSERT_EQ(p.duplicates.size(), 1U);
+    EXPECT_EQ(p.duplicates[0].name, "b");
     EXPECT_EQ(run(p, fake_stages()).count(State::done), 1U);
 }
 
