@@ -1,0 +1,134 @@
+#include "farm/coordinator_ledger.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "core/check.hpp"
+
+namespace gallop {
+namespace {
+
+constexpr std::array<std::string_view, 8> failure_names = {
+    "error", "input", "out_of_memory", "crash", "hung", "bad_output", "disk", "lost"};
+constexpr std::array<std::string_view, 12> record_names = {
+    "joined",  "leased", "done",   "failed",  "released", "quarantined",
+    "drained", "lost",   "paused", "resumed", "retry",    "ended"};
+
+}  // namespace
+
+std::string_view failure_name(FailureKind kind) {
+    return failure_names[static_cast<std::size_t>(kind)];
+}
+
+FailureKind failure_kind(std::string_view name) {
+    const auto at = std::find(failure_names.begin(), failure_names.end(), name);
+    CHECK(at != failure_names.end(), "no kind of failure: {}", name);
+    return static_cast<FailureKind>(at - failure_names.begin());
+}
+
+std::string_view record_name(Record::What what) {
+    return record_names[static_cast<std::size_t>(what)];
+}
+
+int Trouble::count(FailureKind kind) const {
+    return static_cast<int>(std::count_if(failures.begin(), failures.end(),
+                                          [=](const Failure& one) { return one.kind == kind; }));
+}
+
+int Trouble::counted() const {
+    return static_cast<int>(failures.size()) - count(FailureKind::out_of_memory);
+}
+
+int Trouble::hosts() const {
+    int distinct = 0;
+    for (auto one = failures.begin(); one != failures.end(); ++one) {
+        if (one->kind == FailureKind::out_of_memory) continue;
+        distinct += std::none_of(failures.begin(), one, [&](const Failure& earlier) {
+            return earlier.host == one->host && earlier.kind != FailureKind::out_of_memory;
+        });
+    }
+    return distinct;
+}
+
+Ledger::Ledger(std::vector<WorkItem> items) : items_(std::move(items)) {
+    CHECK(items_.size() < no_item, "a run has fewer than {} items", no_item);
+    for (const WorkItem& item : items_) {
+        cost_total_ += item.seconds;
+        done_ += item.state == ItemState::done;
+        quarantined_ += item.state == ItemState::quarantined;
+        if (item.state == ItemState::done) cost_done_ += item.seconds;
+    }
+}
+
+void Ledger::apply(const Record& record) {
+    using What = Record::What;
+    if (record.what == What::drained) {
+        const HostIndex bad = host(record.host);
+        for (auto entry = troubles_.begin(); entry != troubles_.end();) {
+            std::erase_if(entry->second.failures,
+                          [=](const Trouble::Failure& one) { return one.host == bad; });
+            entry = entry->second.tries() == 0 ? troubles_.erase(entry) : std::next(entry);
+        }
+        return;
+    }
+    if (record.item >= items_.size()) return;
+    switch (record.what) {
+        case What::done:
+            if (items_[record.item].state == ItemState::done) return;
+            set_state(record.item, ItemState::done);
+            gpu_seconds_ += record.seconds * items_[record.item].gpus;
+            troubles_.erase(record.item);
+            break;
+        case What::failed:
+            if (record.kind != FailureKind::disk && items_[record.item].state == ItemState::open)
+                troubles_[record.item].failures.push_back({host(record.host), record.kind});
+            break;
+        case What::released:
+            if (record.kind == FailureKind::lost && items_[record.item].state == ItemState::open)
+                ++troubles_[record.item].losses;
+            break;
+        case What::quarantined:
+            if (items_[record.item].state == ItemState::open)
+                set_state(record.item, ItemState::quarantined);
+            break;
+        case What::retry:
+            if (items_[record.item].state == ItemState::quarantined) {
+                set_state(record.item, ItemState::open);
+                troubles_.erase(record.item);
+            }
+            break;
+        default: break;
+    }
+}
+
+const Trouble* Ledger::trouble(ItemIndex index) const {
+    const auto entry = troubles_.find(index);
+    return entry == troubles_.end() ? nullptr : &entry->second;
+}
+
+HostIndex Ledger::host(const std::string& name) {
+    const auto [entry, fresh] =
+        hosts_.try_emplace(name, static_cast<HostIndex>(host_names_.size()));
+    if (fresh) {
+        CHECK(host_names_.size() < no_host, "more than {} hosts", no_host);
+        host_names_.push_back(name);
+    }
+    return entry->second;
+}
+
+std::string Ledger::host_name(HostIndex host) const {
+    return host == no_host ? std::string() : host_names_[host];
+}
+
+void Ledger::set_state(ItemIndex index, ItemState state) {
+    WorkItem& item = items_[index];
+    quarantined_ -= item.state == ItemState::quarantined;
+    quarantined_ += state == ItemState::quarantined;
+    if (state == ItemState::done) {
+        ++done_;
+        cost_done_ += item.seconds;
+    }
+    item.state = state;
+}
+
+}  // namespace gallop
