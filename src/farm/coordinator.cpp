@@ -7,7 +7,7 @@
 
 #include "core/check.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 constexpr double house_seconds = 0.5;
@@ -522,4 +522,4 @@ Snapshot Coordinator::snapshot(double now) const {
     return view;
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

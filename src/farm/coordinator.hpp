@@ -10,7 +10,7 @@
 #include "farm/coordinator_roster.hpp"
 #include "farm/coordinator_types.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 
 /// Hands out a run's items and decides what becomes of them: a pure state machine. Events and the
 /// clock go in, actions come out; it does no I/O, has no thread and no clock of its own.
@@ -155,4 +155,4 @@ private:
     std::uint64_t retried_ = 0;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 constexpr double noise = 0.01;         // one measurement is good to 10 %
@@ -42,4 +42,4 @@ double Estimates::speed(HostIndex host) const {
     return host < hosts_.size() ? 1 / hosts_[host].ratio : 1;
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

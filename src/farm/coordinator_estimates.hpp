@@ -4,7 +4,7 @@
 
 #include "farm/coordinator_ledger.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 
 /// Corrects planned seconds by measured ones: log(measured / planned) = scale + bucket + host, each
 /// learnt by a scalar Kalman filter that shares every measurement's surprise among the three by how
@@ -35,4 +35,4 @@ private:
     std::vector<Guess> hosts_;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

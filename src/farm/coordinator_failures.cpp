@@ -6,7 +6,7 @@
 
 #include "farm/coordinator.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 /// Items that failed here and were done elsewhere, less half a success each: then it is the host.
@@ -207,4 +207,4 @@ void Coordinator::quarantine_impossible() {
     }
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -4,7 +4,7 @@
 
 #include "farm/coordinator.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 /// So many of the longest item's times before the end, order begins to matter.
@@ -300,4 +300,4 @@ void Coordinator::revoke_waiting(SlotIndex index) {
     actions_.push_back(std::move(revoke));
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

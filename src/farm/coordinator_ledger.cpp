@@ -5,7 +5,7 @@
 
 #include "core/check.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 constexpr std::array<std::string_view, 8> failure_names = {
@@ -131,4 +131,4 @@ void Ledger::set_state(ItemIndex index, ItemState state) {
     item.state = state;
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

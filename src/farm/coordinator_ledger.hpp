@@ -7,7 +7,7 @@
 
 #include "farm/coordinator_types.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 
 enum class ItemState : std::uint8_t { open, done, quarantined };
 
@@ -80,4 +80,4 @@ private:
     double gpu_seconds_ = 0;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

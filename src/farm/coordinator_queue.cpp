@@ -4,7 +4,7 @@
 
 #include "core/check.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 std::uint32_t key_of(const WorkItem& item) { return item.bucket * 256U + item.gpus; }
@@ -172,4 +172,4 @@ void WorkQueue::remove(ItemIndex item) {
     bucket.seconds = --bucket.count == 0 ? 0 : bucket.seconds - ledger_.item(item).seconds;
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -7,7 +7,7 @@
 
 #include "farm/coordinator_ledger.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 
 /// How an item is to be rendered: as planned, or as the ladder says.
 struct Shape {
@@ -81,4 +81,4 @@ private:
     std::uint64_t turn_ = 0;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

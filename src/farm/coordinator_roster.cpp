@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace gallop {
+namespace gallop::coordinator {
 
 double Held::whole() const {
     // The first percents are loading and warming up: no measure yet.
@@ -143,4 +143,4 @@ void Roster::count_pending(std::uint32_t index) {
     pending_ += agent.pending;
 }
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -10,7 +10,7 @@
 #include "farm/coordinator_ledger.hpp"
 #include "farm/coordinator_queue.hpp"
 
-namespace gallop {
+namespace gallop::coordinator {
 
 /// An item that a slot holds.
 struct Held {
@@ -131,4 +131,4 @@ private:
     std::uint64_t held_ = 0;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-namespace gallop {
+namespace gallop::coordinator {
 
 // What the coordinator is told and what it answers. Agents are numbered by the driver (MPI ranks),
 // slots by their agent, items by their place in the plan. Times are seconds.
@@ -272,4 +272,4 @@ struct Snapshot {
     std::vector<SlotView> slots;
 };
 
-}  // namespace gallop
+}  // namespace gallop::coordinator

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace gallop {
+namespace gallop::coordinator {
 namespace {
 
 using testing::ElementsAre;
@@ -46,4 +46,4 @@ TEST(Coordinator, LeasesTheLongestFirst) {
 }
 
 }  // namespace
-}  // namespace gallop
+}  // namespace gallop::coordinator
