@@ -24,6 +24,8 @@ say() { echo "supervise: $(date -u +%Y-%m-%dT%H:%M:%SZ) $*" >&2; }
 modified() { stat -c %Y "$1" 2>/dev/null || echo 0; }
 nap() { sleep "$1" & wait $! 2>/dev/null; }       # a signal ends it at once
 
+# No $(…) inside $((…)) or "…" where a signal may come: bash 5.2 loses a trap that it would have to run there.
+
 # The other half: a step on a second node that puts the job back into the queue when this script's node is lost. Slurm
 # itself lets such a job idle until its time is up, because the job survives the loss of a node (--no-kill).
 if [ "${1:-}" = --watch ]; then
@@ -31,7 +33,9 @@ if [ "${1:-}" = --watch ]; then
     trap 'exit 0' TERM INT
     while [ -e "$run/SUPERVISOR" ]; do
         touch "$run/WATCHER" 2>/dev/null
-        if [ $(($(modified "$run/WATCHER") - $(modified "$run/SUPERVISOR"))) -gt "$STALE" ]; then
+        here=$(modified "$run/WATCHER")
+        there=$(modified "$run/SUPERVISOR")
+        if [ $((here - there)) -gt "$STALE" ]; then
             say "the batch host is silent, back into the queue job=$SLURM_JOB_ID"
             scontrol requeue "$SLURM_JOB_ID"
             exit 0
@@ -128,8 +132,11 @@ while [ -z "$stop" ]; do
         watch_from "$nodes"
         if [ -e "$run/ATTEMPT_END" ]; then why="the attempt ended"; nap 1; break; fi
         limit=$STALE
-        [ "$(stat -c %y "$run/HEARTBEAT" 2>/dev/null)" != "$started" ] || limit=$STARTING
-        if [ $(($(modified "$run/SUPERVISOR") - $(modified "$run/HEARTBEAT"))) -gt "$limit" ]; then
+        stamp=$(stat -c %y "$run/HEARTBEAT" 2>/dev/null)
+        [ "$stamp" != "$started" ] || limit=$STARTING
+        here=$(modified "$run/SUPERVISOR")
+        beat=$(modified "$run/HEARTBEAT")
+        if [ $((here - beat)) -gt "$limit" ]; then
             why="rank 0 was silent for more than $limit s"
             break
         fi
