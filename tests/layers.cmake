@@ -15,7 +15,7 @@ set(cli_may farm media pipeline model ops)
 set(kernels_may)
 
 # Third parties: whose headers (a regular expression on the name) only these files (on the path) may see.
-set(guarded yaml ffmpeg hdf5 openssl mpi options cuda onednn sentencepiece)
+set(guarded yaml ffmpeg hdf5 openssl mpi options cuda onednn sentencepiece gloo)
 set(yaml_headers "^yaml-cpp/")
 set(yaml_seen_by "^src/core/")
 set(ffmpeg_headers "^lib(av[a-z]+|sw[a-z]+)/")
@@ -34,6 +34,8 @@ set(onednn_headers "^(oneapi/)?dnnl")
 set(onednn_seen_by "^src/ops/")
 set(sentencepiece_headers "^sentencepiece")
 set(sentencepiece_seen_by "^src/model/")
+set(gloo_headers "^gloo/")
+set(gloo_seen_by "^src/core/group")
 
 set(wrong 0)
 macro(complain text)

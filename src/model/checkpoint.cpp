@@ -210,7 +210,13 @@ struct Job {
     const StoredTensor* stored;
 };
 
+/// The extents that the file must hold.
+const Shape& stored_shape(const TensorSpec& spec) {
+    return spec.slice ? spec.slice->stored : spec.shape;
+}
+
 bool fits(const TensorSpec& spec, const Shape& stored) {
+    if (spec.slice) return stored == spec.slice->stored;
     if (!spec.any_rows || spec.shape.rank() == 0) return stored == spec.shape;
     return stored.rank() == spec.shape.rank() && stored[0] >= spec.shape[0] &&
            std::equal(stored.begin() + 1, stored.end(), spec.shape.begin() + 1);
@@ -229,10 +235,10 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
         if (stored == nullptr) {
             if (!spec.optional)
                 problems.push_back(
-                    fmt::format("missing   {} {}", spec.name, to_string(spec.shape)));
+                    fmt::format("missing   {} {}", spec.name, to_string(stored_shape(spec))));
         } else if (!fits(spec, stored->shape)) {
             problems.push_back(fmt::format("misshapen {} {} ({}{} wanted)", spec.name,
-                                           to_string(stored->shape), to_string(spec.shape),
+                                           to_string(stored->shape), to_string(stored_shape(spec)),
                                            spec.any_rows ? " or more rows" : ""));
         } else if (!is_weight_type(stored->type)) {
             problems.push_back(fmt::format("mistyped  {} {} (a floating type wanted)", spec.name,
@@ -271,6 +277,10 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
             Tensor kernel(stored->shape);
             stream.read(kernel);
             weights.put(spec->name, on.prepare_conv(kernel, spec->dtype));
+        } else if (spec->slice) {
+            Tensor tensor = on.zeros(spec->shape, spec->dtype);
+            stream.read_slice_onto(on, *spec->slice, tensor);
+            weights.put(spec->name, std::move(tensor));
         } else {
             Tensor tensor = on.empty(stored->shape, spec->dtype);
             stream.read_onto(on, tensor);

@@ -53,6 +53,19 @@ struct StoredTensor {
     std::uint64_t bytes = 0;
 };
 
+/// The part of a stored matrix that is kept; what no part of it fills is zero.
+struct Slice {
+    struct Rows {
+        Index from;   ///< first row in the file
+        Index count;  ///< rows
+        Index to;     ///< first row as kept
+    };
+    Shape stored;            ///< of the whole, [N, D]
+    std::vector<Rows> rows;  ///< in the file's order
+    Index column = 0;        ///< first column kept; they are kept from the first on
+    Index columns = -1;      ///< how many; −1: all
+};
+
 /// One row of a network's table: a tensor it needs.
 struct TensorSpec {
     std::string name;  ///< without the checkpoint's prefix
@@ -62,6 +75,7 @@ struct TensorSpec {
     bool any_rows =
         false;          ///< the first extent may be larger (embedding tables); all rows are kept
     bool conv = false;  ///< goes through Backend::prepare_conv
+    std::optional<Slice> slice = {};  ///< kept in part: `shape` is then what is kept
 };
 
 /// A network's tensors on a backend, by name.

@@ -52,6 +52,38 @@ void TensorStream::read_onto(Backend& on, TensorView to) {
     }
 }
 
+void TensorStream::read_slice_onto(Backend& on, const Slice& slice, TensorView to) {
+    CHECK(tensor_.shape == slice.stored && to.shape().rank() == 2, "{} of {} cut from {} into {}",
+          tensor_.name, to_string(tensor_.shape), to_string(slice.stored), to_string(to.shape()));
+    const Index width = slice.stored[1];
+    const Index kept = slice.columns < 0 ? width : slice.columns;
+    CHECK(slice.column + kept <= width && kept <= to.size(1), "{}: columns {} to {} of {} into {}",
+          tensor_.name, slice.column, slice.column + kept, width, to.size(1));
+    const Index block = std::max<Index>(piece / width, 1);
+    const std::size_t size = size_of(to.dtype());
+    Tensor whole;
+    Tensor part;
+    for (const Slice::Rows& rows : slice.rows)
+        for (Index done = 0; done < rows.count; done += block) {
+            const Index count = std::min(block, rows.count - done);
+            if (!whole.defined() || whole.size(0) != count) {
+                whole = Tensor({count, width}, to.dtype());
+                part = Tensor::zeros({count, to.size(1)}, to.dtype());
+            }
+            read_piece((rows.from + done) * width, flat(whole));
+            for (Index r = 0; r < count; ++r)
+                std::memcpy(
+                    part.view().raw() + static_cast<std::size_t>(r * to.size(1)) * size,
+                    whole.view().raw() + static_cast<std::size_t>(r * width + slice.column) * size,
+                    static_cast<std::size_t>(kept) * size);
+            const TensorView there = to.rows(rows.to + done, rows.to + done + count);
+            if (to.device() == Device::cpu)
+                std::memcpy(there.raw(), part.view().raw(), part.bytes());
+            else
+                on.upload(part, there);
+        }
+}
+
 void TensorStream::read_piece(Index first, TensorView to) {
     const Index count = to.numel();
     const std::size_t size = size_of(tensor_.type);

@@ -20,6 +20,8 @@ public:
     void read(TensorView to);
     /// Fills an array on a backend.
     void read_onto(Backend& on, TensorView to);
+    /// Fills the part of a matrix on a backend that a slice names, and leaves the rest alone.
+    void read_slice_onto(Backend& on, const Slice& slice, TensorView to);
 
 private:
     // Elements first … first + to.numel() − 1.

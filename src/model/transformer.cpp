@@ -115,9 +115,14 @@ struct Transformer::Sequence {
 };
 
 Transformer::Transformer(TransformerConfig config, Weights weights, Backend& on)
+    : Transformer(std::move(config), std::move(weights), on, solo_group()) {}
+
+Transformer::Transformer(TransformerConfig config, Weights weights, Backend& on, Group& group)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       on_(on),
+      group_(group),
+      shard_(shard_of(config_, group.rank(), group.size())),
       precision_(weights_[layer_name(0, "attention.linear_qkv.weight")].dtype()) {
     if (weights_.has("adapter.rope.bands")) {
         const Tensor bands = on_.download(weights_["adapter.rope.bands"]);
@@ -206,17 +211,20 @@ void Transformer::attention_block(Index layer, const Sequence& sequence, TensorV
     const auto weight = [&](std::string_view name) -> const Tensor& {
         return weights_[layer_name(layer, name)];
     };
-    Tensor fused = on_.empty({s, c.qkv_rows()}, precision_);
+    const Index heads = shard_.heads;
+    const Index kv_heads = shard_.kv_heads;
+    const Index fused_width = shard_.qkv_rows(c);
+    Tensor fused = on_.empty({s, fused_width}, precision_);
     {
         Tensor normed = on_.empty({s, c.hidden_size}, precision_);
         on_.norm(x, weight("attention.pre_norm.weight"), {}, segments, normed);
         on_.linear(normed, weight("attention.linear_qkv.weight"), {}, segments, fused);
     }
-    Tensor mixed = on_.empty({s, c.heads(), c.head_dim}, precision_);
+    Tensor mixed = on_.empty({s, heads, c.head_dim}, precision_);
     {
-        Tensor q = on_.empty({s, c.heads(), c.head_dim}, precision_);
-        Tensor k = on_.empty({s, c.num_query_groups, c.head_dim}, precision_);
-        Tensor v = on_.empty({s, c.num_query_groups, c.head_dim}, precision_);
+        Tensor q = on_.empty({s, heads, c.head_dim}, precision_);
+        Tensor k = on_.empty({s, kv_heads, c.head_dim}, precision_);
+        Tensor v = on_.empty({s, kv_heads, c.head_dim}, precision_);
         on_.split_qkv(fused, weight("attention.q_norm.weight"), weight("attention.k_norm.weight"),
                       {}, segments, sequence.rope, q, k, v);
         AttentionMask mask;
@@ -226,10 +234,9 @@ void Transformer::attention_block(Index layer, const Sequence& sequence, TensorV
         const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
         on_.attention(q, k, v, mask, scale, 0.0F, mixed);
     }
-    if (c.enable_attn_gating) on_.gate_heads(mixed, fused, c.qkv_rows() - c.heads());
-    Tensor out = on_.empty({s, c.hidden_size}, precision_);
-    on_.linear(mixed.view().reshape({s, c.hidden_size}), weight("attention.linear_proj.weight"), {},
-               segments, out);
+    if (c.enable_attn_gating) on_.gate_heads(mixed, fused, fused_width - heads);
+    const Tensor out = summed_linear(mixed.view().reshape({s, heads * c.head_dim}),
+                                     weight("attention.linear_proj.weight"), segments);
     if (c.is_post_norm(layer)) {
         Tensor normed = on_.empty(out.shape(), precision_);
         on_.norm(out, weight("attn_post_norm.weight"), {}, segments, normed);
@@ -243,7 +250,7 @@ void Transformer::mlp_block(Index layer, const Sequence& sequence, TensorView x)
     const TransformerConfig& c = config_;
     const Segments segments = sequence.segments(c.is_mm(layer));
     const Index s = sequence.shape.tokens();
-    const Index inner = c.intermediate(layer);
+    const Index inner = shard_.intermediate(c, layer);
     const bool gelu7 = c.is_gelu7(layer);
     const auto weight = [&](std::string_view name) -> const Tensor& {
         return weights_[layer_name(layer, name)];
@@ -259,8 +266,7 @@ void Transformer::mlp_block(Index layer, const Sequence& sequence, TensorView x)
         else
             on_.swiglu7(up, hidden);
     }
-    Tensor out = on_.empty({s, c.hidden_size}, precision_);
-    on_.linear(hidden, weight("mlp.down_proj.weight"), {}, segments, out);
+    const Tensor out = summed_linear(hidden, weight("mlp.down_proj.weight"), segments);
     if (c.is_post_norm(layer)) {
         Tensor normed = on_.empty(out.shape());  // f32: the reference widens before this norm
         on_.norm(out, weight("mlp_post_norm.weight"), {}, segments, normed);
@@ -268,6 +274,21 @@ void Transformer::mlp_block(Index layer, const Sequence& sequence, TensorView x)
     } else {
         on_.add(x, out);
     }
+}
+
+Tensor Transformer::summed_linear(ConstTensorView x, const Tensor& weight, Segments segments) {
+    const Shape shape{x.size(0), config_.hidden_size};
+    Tensor out = on_.empty(shape, precision_);
+    if (group_.size() == 1) {
+        on_.linear(x, weight, {}, segments, out);
+        return out;
+    }
+    Tensor partial = on_.empty(shape);
+    on_.linear(x, weight, {}, segments, partial);
+    group_.sum(partial);
+    if (precision_ == DType::f32) return partial;
+    on_.copy(partial, out);
+    return out;
 }
 
 }  // namespace gallop

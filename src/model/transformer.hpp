@@ -3,8 +3,10 @@
 #include <functional>
 #include <vector>
 
+#include "core/group.hpp"
 #include "core/reader.hpp"
 #include "model/checkpoint.hpp"
+#include "model/shard.hpp"
 #include "model/tokens.hpp"
 
 namespace gallop {
@@ -70,13 +72,17 @@ public:
     /// `weights` as given by transformer_specs; block linears decide the precision: f32 is fp32
     /// throughout, bf16 the published casts.
     Transformer(TransformerConfig config, Weights weights, Backend& on);
+    /// One member of a tensor-parallel group, which must outlive it. `weights` as given by
+    /// sharded_specs. All members call forward with the same inputs and get the same bits. Two sums
+    /// a layer cross the group, in f32.
+    Transformer(TransformerConfig config, Weights weights, Backend& on, Group& group);
 
     const TransformerConfig& config() const { return config_; }
     /// Bytes of the weights.
     std::size_t bytes() const { return weights_.bytes(); }
 
     /// The velocity for one sequence. `watch`, when given, sees the residual [S, D] f32 after the
-    /// embedding (layer −1) and after each layer. Throws Error when shapes do not fit.
+    /// embedding (layer −1) and after each layer. Throws Error when shapes do not fit, GroupError.
     Velocity forward(const TransformerInput& input,
                      const std::function<void(Index layer, ConstTensorView residual)>& watch = {});
 
@@ -84,12 +90,16 @@ private:
     struct Sequence;
     void attention_block(Index layer, const Sequence& sequence, TensorView x);
     void mlp_block(Index layer, const Sequence& sequence, TensorView x);
+    /// The output of a layer whose input columns are spread over the group, rounded once.
+    Tensor summed_linear(ConstTensorView x, const Tensor& weight, Segments segments);
     /// The rotation table of a sequence; the last few are kept.
     const Tensor& rope_of(const SequenceShape& shape);
 
     TransformerConfig config_;
     Weights weights_;
     Backend& on_;
+    Group& group_;
+    Shard shard_;
     DType precision_;
     std::vector<float> bands_;
     std::vector<std::pair<SequenceShape, Tensor>> ropes_;
