@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <future>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -7,6 +8,7 @@
 #include "cli/commands.hpp"
 #include "core/check.hpp"
 #include "model/make_model.hpp"
+#include "ops/staged_group.hpp"
 #include "pipeline/probe.hpp"
 
 namespace gallop::cli {
@@ -33,6 +35,7 @@ text. What the case's metadata says (coordinates, local layers, steps, passes) w
   --threads N             CPU threads (default: all)
   --precision fp32|bf16|fp8
                           fp32 throughout, the published casts, or 8-bit products (default: fp32)
+  --tensor-parallel N     splits the transformer over N threads with a backend each (default: 1)
   --json                  prints one JSON object
 )";
 
@@ -47,12 +50,51 @@ architecture file ARCH, e.g. configs/models/tiny.yaml. The same architecture and
 Prints the folder.
 )";
 
+/// Runs the probe as a group of threads, each a member with a backend of its own; what the first
+/// member finds.
+std::vector<ProbeDifference> probe_shared(const ProbeRequest& request, const Values& values) {
+    const int size = values["tensor-parallel"].as<int>();
+    if (size < 1 || size > 8) throw_input_error("--tensor-parallel is {} (1 to 8)", size);
+    if (size == 1) return run_probe(request, *make_backend(values));
+    auto seats = make_thread_group(size, std::chrono::minutes(10));
+    std::vector<std::future<std::vector<ProbeDifference>>> members;
+    for (std::unique_ptr<Group>& seat : seats)
+        members.push_back(std::async(std::launch::async, [&, host = std::move(seat)]() mutable {
+            const std::unique_ptr<Backend> backend = make_backend(values);
+            const std::unique_ptr<Group> group = backend->device() == Device::cpu
+                                                     ? std::move(host)
+                                                     : make_staged_group(std::move(host), *backend);
+            ProbeRequest own = request;
+            own.group = group.get();
+            return run_probe(own, *backend);
+        }));
+    // A member that fails leaves the group, and the others fail with GroupError: its own error is
+    // the one worth telling.
+    std::vector<ProbeDifference> first;
+    std::exception_ptr failure;
+    bool found = false;
+    for (std::size_t rank = 0; rank < members.size(); ++rank) {
+        try {
+            auto differences = members[rank].get();
+            if (rank == 0) first = std::move(differences);
+        } catch (const GroupError&) {
+            if (!failure) failure = std::current_exception();
+        } catch (...) {
+            if (!found) failure = std::current_exception();
+            found = true;
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+    return first;
+}
+
 int probe(const Arguments& arguments) {
     po::options_description options;
     options.add_options()("case", po::value<std::string>())("weights", po::value<std::string>())(
         "arch", po::value<std::string>())("out", po::value<std::string>())("compare", "")(
-        "tolerance", po::value<double>())(
-        "precision", po::value<std::string>()->default_value("fp32"))("json", "");
+        "tolerance", po::value<double>())("precision",
+                                          po::value<std::string>()->default_value("fp32"))(
+        "tensor-parallel", po::value<int>()->default_value(1))("json", "");
     add_backend_options(options);
     const Values values = parse("probe", arguments, options, {"COMPONENT"});
     if (!values.contains("case"))
@@ -69,8 +111,7 @@ int probe(const Arguments& arguments) {
     request.output = text_of(values, "out");
     request.precision = precision_of(text_of(values, "precision"));
     request.compare = values.contains("compare");
-    const std::unique_ptr<Backend> backend = make_backend(values);
-    const std::vector<ProbeDifference> differences = run_probe(request, *backend);
+    const std::vector<ProbeDifference> differences = probe_shared(request, values);
 
     // NaN is beyond every tolerance.
     const double tolerance = values.contains("tolerance") ? values["tolerance"].as<double>() : 0;

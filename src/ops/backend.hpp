@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/group.hpp"
 #include "core/random.hpp"
 #include "core/tensor.hpp"
 
@@ -100,6 +101,10 @@ public:
     void copy(ConstTensorView from, TensorView to);
     /// Waits until all that was asked for is done.
     virtual void synchronize() = 0;
+    /// Joins the group of renderers that share an item, over this backend's arrays; the backend
+    /// must outlive it. Throws GroupError when the others don't come in time, InputError when this
+    /// build has no means to join one.
+    virtual std::unique_ptr<Group> join_group(const GroupSeat& seat) = 0;
 
     // ---- shapes -------------------------------------------------------------------------------
 

@@ -232,6 +232,9 @@ public:
     std::string name() const override { return "cpu"; }
     Memory& memory() override { return memory_; }
     void synchronize() override {}
+    std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
+        return make_gloo_group(seat);
+    }
 
 private:
     PoolMemory memory_;

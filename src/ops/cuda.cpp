@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/check.hpp"
+#include "core/group_nccl.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/backend.hpp"
 #include "ops/cuda_gemm.hpp"
@@ -112,6 +113,9 @@ public:
     Memory& memory() override { return memory_; }
     void synchronize() override {
         check_cuda(cudaStreamSynchronize(queue()), "waiting for the device");
+    }
+    std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
+        return make_nccl_group(seat, queue());
     }
 
 private:

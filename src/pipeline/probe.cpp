@@ -78,8 +78,10 @@ TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCas
 
 Transformer load_transformer(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
     const TransformerConfig config = transformer_config(request, given);
-    const auto specs = transformer_specs(config, linears_of(request.precision));
-    return {config, Checkpoint::open(request.weights).load(specs, on), on};
+    Group& group = *request.group;
+    const Shard shard = shard_of(config, group.rank(), group.size());
+    const auto specs = sharded_specs(config, linears_of(request.precision), shard);
+    return {config, Checkpoint::open(request.weights).load(specs, on), on, group};
 }
 
 Outputs probe_dit(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
@@ -423,7 +425,8 @@ std::vector<ProbeDifference> run_probe(const ProbeRequest& request, Backend& on)
     const ProbeCase given(request.input);
     const Outputs outputs = run(request, given, on);
 
-    if (!request.output.empty()) {
+    request.group->check();
+    if (!request.output.empty() && request.group->rank() == 0) {
         std::vector<NamedTensor> named;
         for (const auto& [name, tensor] : outputs) named.push_back({name, tensor});
         write_safetensors(request.output, named);

@@ -19,6 +19,8 @@ struct ProbeRequest {
     std::filesystem::path output;   ///< written when not empty
     Precision precision = Precision::fp32;
     bool compare = false;
+    Group* group = &solo_group();  ///< with whom the transformer is shared, as one member of it;
+                                   ///< the first member writes
 };
 
 /// How far an output is from the case's expectation.

@@ -61,6 +61,7 @@ void check_latent(const Tensor& latent, std::string_view what) {
 struct Renderer::State {
     Bundle bundle;
     Backend& on;
+    Group& group;
     Precision precision;
     std::optional<Tokenizer> tokenizer;
     std::optional<TextEncoder> text_encoder;
@@ -98,12 +99,13 @@ struct Renderer::State {
             return found->second;
         return timed("load", [&]() -> Transformer& {
             const DitVariant& described = bundle.variant(variant);
-            const auto specs = transformer_specs(described.network, compute_dtype(precision));
+            const Shard shard = shard_of(described.network, group.rank(), group.size());
+            const auto specs = sharded_specs(described.network, compute_dtype(precision), shard);
             Weights weights = Checkpoint::open(bundle.dit(variant)).load(specs, on);
             log_info("loaded {} megabytes={}", variant, weights.bytes() >> 20);
             return transformers
                 .emplace(std::piecewise_construct, std::forward_as_tuple(variant),
-                         std::forward_as_tuple(described.network, std::move(weights), on))
+                         std::forward_as_tuple(described.network, std::move(weights), on, group))
                 .first->second;
         });
     }
@@ -234,15 +236,19 @@ struct Renderer::State {
             SrStart start = start_sr(item.super, video, audio, video_noise, audio_noise, on);
             denoise_sr(super, item.super, stage, on, start, progress);
             Tensor final_video = on.download(start.video);
+            group.check();
             check_latent(final_video, "final picture");
             return final_video;
         });
     }
 };
 
-Renderer::Renderer(const ModelChoice& choice, Backend& on)
+Renderer::Renderer(const ModelChoice& choice, Backend& on) : Renderer(choice, on, solo_group()) {}
+
+Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
     : state_(new State{.bundle = open_bundle(choice.path, choice.arch),
                        .on = on,
+                       .group = group,
                        .precision = choice.precision,
                        .tokenizer = {},
                        .text_encoder = {},
@@ -295,6 +301,7 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     Latents latents;
     latents.video_base = on.download(video);
     latents.audio = on.download(audio);
+    s.group.check();
     check_latent(latents.video_base, "base picture");
     check_latent(latents.audio, "sound");
     if (!item.sr.empty())

@@ -40,10 +40,14 @@ class Renderer {
 public:
     /// Reads the folder's architecture; no weights yet. Throws InputError.
     Renderer(const ModelChoice& choice, Backend& on);
+    /// One member of a tensor-parallel group: the transformers are shared, all else each member has
+    /// whole. All members denoise the same items in the same order and get the same latents; any
+    /// one of them may decode. `group` must outlive it.
+    Renderer(const ModelChoice& choice, Backend& on, Group& group);
     ~Renderer();
 
     /// The latents of an item. Throws InputError for a request that can't be met, Error when the
-    /// latents come out not finite or constant.
+    /// latents come out not finite or constant, GroupError.
     Latents denoise(const Item& item, const Conditioning& inputs,
                     const ProgressSink& progress = {});
     /// The second stage alone: an item's latents from those of its base stage (stored ones of a

@@ -21,6 +21,9 @@ for case in dit-tiny/*.safetensors; do
     # The casts turn a last place of f32 into a whole step of bf16: 2e-3 says that no rounding was turned.
     one 2e-3 dit "$case" --weights dit-tiny/checkpoint --arch dit-tiny/arch.json --precision bf16
 done
+for case in dit-tiny/*.safetensors; do  # sharded over threads, the same network
+    one 1e-5 dit "$case" --weights dit-tiny/checkpoint --arch dit-tiny/arch.json --precision fp32 --tensor-parallel 2
+done
 for case in sampler/unipc-*.safetensors; do one 2e-6 unipc "$case"; done
 for case in renoise-8 sde-8 zero-snr-1000; do one 2e-6 renoise "sampler/$case.safetensors"; done
 for case in base-cfg base-cfg-i2v distill-8; do

@@ -1,0 +1,164 @@
+#include "core/group_nccl.hpp"
+
+#include <cstring>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include <nccl.h>
+
+#include "core/check.hpp"
+#include "core/cuda.hpp"
+#include "core/files.hpp"
+
+namespace gallop {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+void check_nccl(ncclResult_t status, const char* what) {
+    if (status != ncclSuccess && status != ncclInProgress)
+        throw GroupError(fmt::format("{}: {}", what, ncclGetErrorString(status)));
+}
+
+/// The communicator's id: made by the first member, read by the others once it is there.
+ncclUniqueId exchange_id(const GroupSeat& seat) {
+    const std::filesystem::path path = seat.rendezvous / "nccl.id";
+    ncclUniqueId id;
+    if (seat.rank == 0) {
+        check_nccl(ncclGetUniqueId(&id), "making an NCCL id");
+        write_atomically(path, std::string_view(id.internal, sizeof id.internal));
+        return id;
+    }
+    const auto deadline = Clock::now() + seat.patience;
+    std::error_code ignored;
+    while (!std::filesystem::exists(path, ignored)) {
+        if (Clock::now() > deadline)
+            throw GroupError(fmt::format("{}: the group's first member did not come in {} ms",
+                                         path.string(), seat.patience.count()));
+        std::this_thread::sleep_for(10ms);
+    }
+    const std::string text = read_text(path, sizeof id.internal);
+    if (text.size() != sizeof id.internal)
+        throw GroupError(fmt::format("{}: {} bytes ({} wanted)", path.string(), text.size(),
+                                     sizeof id.internal));
+    std::memcpy(id.internal, text.data(), text.size());
+    return id;
+}
+
+class NcclGroup : public Group {
+public:
+    NcclGroup(const GroupSeat& seat, cudaStream_t stream) : seat_(seat), stream_(stream) {
+        check_cuda(cudaGetDevice(&device_), "asking for the current GPU");
+        ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+        config.blocking = 0;
+        check_nccl(ncclCommInitRankConfig(&comm_, seat.size, exchange_id(seat), seat.rank, &config),
+                   "joining the NCCL group");
+        try {
+            settle("joining the NCCL group");
+        } catch (...) {
+            ncclCommAbort(comm_);
+            throw;
+        }
+        watcher_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+    }
+
+    ~NcclGroup() override {
+        watcher_.request_stop();
+        watcher_.join();
+        if (failure_.empty()) ncclCommAbort(comm_);
+    }
+
+    int rank() const override { return seat_.rank; }
+    int size() const override { return seat_.size; }
+
+    void sum(TensorView x) override {
+        CHECK(x.device() == Device::cuda, "an array in host memory summed over GPUs");
+        const std::lock_guard lock(mutex_);
+        throw_if_failed();
+        check_nccl(ncclAllReduce(x.raw(), x.raw(), static_cast<std::size_t>(x.numel()), ncclFloat32,
+                                 ncclSum, comm_, stream_),
+                   "summing over the GPUs");
+        settle("summing over the GPUs");
+        Event done;
+        check_cuda(cudaEventCreateWithFlags(done.out(), cudaEventDisableTiming), "making an event");
+        check_cuda(cudaEventRecord(done.get(), stream_), "marking the stream");
+        pending_.push_back({std::move(done), Clock::now()});
+    }
+
+    void check() override {
+        const std::lock_guard lock(mutex_);
+        throw_if_failed();
+    }
+
+private:
+    struct Sum {
+        Event done;
+        Clock::time_point asked;
+    };
+
+    /// Waits until a call that NCCL goes on with by itself has been taken.
+    void settle(const char* what) {
+        const auto deadline = Clock::now() + seat_.patience;
+        for (;;) {
+            ncclResult_t state = ncclSuccess;
+            check_nccl(ncclCommGetAsyncError(comm_, &state), what);
+            if (state == ncclSuccess) return;
+            check_nccl(state, what);
+            if (Clock::now() > deadline)
+                throw GroupError(
+                    fmt::format("{}: no answer in {} ms", what, seat_.patience.count()));
+            std::this_thread::sleep_for(50us);
+        }
+    }
+
+    void throw_if_failed() const {
+        if (!failure_.empty()) throw GroupError(failure_);
+    }
+
+    void watch(const std::stop_token& stop) {
+        static_cast<void>(cudaSetDevice(device_));
+        // The oldest sum's time runs from when the one before it was over.
+        Clock::time_point before = Clock::now();
+        while (!stop.stop_requested()) {
+            std::this_thread::sleep_for(10ms);
+            const std::lock_guard lock(mutex_);
+            while (!pending_.empty() &&
+                   cudaEventQuery(pending_.front().done.get()) == cudaSuccess) {
+                pending_.pop_front();
+                before = Clock::now();
+            }
+            ncclResult_t state = ncclSuccess;
+            if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess ||
+                (state != ncclSuccess && state != ncclInProgress))
+                failure_ =
+                    fmt::format("a member of the group is gone: {}", ncclGetLastError(comm_));
+            else if (!pending_.empty() &&
+                     Clock::now() - std::max(before, pending_.front().asked) > seat_.patience)
+                failure_ = fmt::format("a sum over the GPUs was not done in {} ms",
+                                       seat_.patience.count());
+            if (failure_.empty()) continue;
+            ncclCommAbort(comm_);
+            return;
+        }
+    }
+
+    GroupSeat seat_;
+    cudaStream_t stream_;
+    int device_ = 0;
+    ncclComm_t comm_ = nullptr;
+    std::mutex mutex_;  ///< of all below
+    std::deque<Sum> pending_;
+    std::string failure_;
+    std::jthread watcher_;
+};
+
+}  // namespace
+
+std::unique_ptr<Group> make_nccl_group(const GroupSeat& seat, cudaStream_t stream) {
+    return std::make_unique<NcclGroup>(seat, stream);
+}
+
+}  // namespace gallop
