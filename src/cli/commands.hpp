@@ -21,10 +21,12 @@ struct Command {
     int (*run)(const Arguments& arguments);
 };
 
-extern const Command check_command, inspect_command;     // inspect_commands.cpp
-extern const Command run_command, decode_command;        // render_commands.cpp
-extern const Command probe_command, make_model_command;  // model_commands.cpp
-extern const Command bench_command;                      // bench_command.cpp
-extern const Command launch_command;                     // launch_command.cpp
+extern const Command check_command, inspect_command;                 // inspect_commands.cpp
+extern const Command run_command, decode_command;                    // render_commands.cpp
+extern const Command probe_command, make_model_command;              // model_commands.cpp
+extern const Command status_command, retry_command;                  // status_commands.cpp
+extern const Command index_command, export_command, report_command;  // dataset_commands.cpp
+extern const Command bench_command;                                  // bench_command.cpp
+extern const Command launch_command;                                 // launch_command.cpp
 
 }  // namespace gallop::cli

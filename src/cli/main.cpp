@@ -1,4 +1,3 @@
-#include <array>
 #include <cstdio>
 #include <new>
 
@@ -18,6 +17,11 @@ constexpr const char* overview =
   gallop check MANIFEST       lists every mistake of a manifest
   gallop run MANIFEST         renders a manifest's items, or goes on where an earlier run ended
   gallop launch -n N run …    starts several ranks of a run, with the MPI at hand
+  gallop status [RUNDIR]      says how a run stands, once or (--watch) until it ends
+  gallop retry [RUNDIR]       gives failed items another chance
+  gallop report [RUNDIR]      writes a page with progress, failures and a contact sheet
+  gallop index [RUNDIR]       rebuilds index.jsonl from the journal
+  gallop export FORMAT        finished clips as WebDataset shards, or as a CSV table
   gallop decode FILE.h5       makes an MP4 of stored latents again
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
@@ -31,9 +35,11 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 3 finished, but items failed, 4 stopped early and resumable.
 )";
 
-const std::array<const Command*, 8> commands = {
-    &check_command,   &run_command,   &launch_command,     &decode_command,
-    &inspect_command, &probe_command, &make_model_command, &bench_command};
+const Command* const commands[] = {
+    &check_command, &run_command,        &launch_command, &status_command, &retry_command,
+    &index_command, &export_command,     &report_command, &decode_command, &inspect_command,
+    &probe_command, &make_model_command, &bench_command,
+};
 
 int dispatch(const Arguments& arguments) {
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" ||

@@ -13,9 +13,16 @@ Values parse(const std::string& command, const Arguments& arguments,
     std::vector<std::string> known;
     for (const auto& option : options.options()) known.push_back("--" + option->long_name());
     po::positional_options_description order;
+    const auto key = [](const std::string& name) {
+        return name.ends_with("...") ? name.substr(0, name.size() - 3) : name;
+    };
     for (const std::string& name : positional) {
-        options.add_options()(name.c_str(), po::value<std::string>());
-        order.add(name.c_str(), 1);
+        const bool many = key(name) != name;
+        if (many)
+            options.add_options()(key(name).c_str(), po::value<std::vector<std::string>>());
+        else
+            options.add_options()(name.c_str(), po::value<std::string>());
+        order.add(key(name).c_str(), many ? -1 : 1);
     }
     // No guessing: an abbreviated option may come to mean another one in a later version.
     const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
@@ -39,9 +46,9 @@ Values parse(const std::string& command, const Arguments& arguments,
                           wrong.what(), command);
     }
     for (std::size_t i = 0; i + optional < positional.size(); ++i)
-        if (!values.contains(positional[i]))
+        if (!values.contains(key(positional[i])))
             throw_input_error("gallop {}: {} is missing; gallop {} --help shows how", command,
-                              positional[i], command);
+                              key(positional[i]), command);
     return values;
 }
 

@@ -14,7 +14,7 @@ using Values = po::variables_map;
 using Arguments = std::vector<std::string>;
 
 /// Parses the arguments of a command (without its name) against its options and its positional
-/// arguments, in order, `optional` of which may be left out. Every command also knows --help.
+/// arguments, in order, `optional` of which may be left out; "NAME..." takes all that are left. Every command also knows --help.
 /// Throws InputError that names the argument and the nearest known one.
 Values parse(const std::string& command, const Arguments& arguments,
              po::options_description options, const std::vector<std::string>& positional,

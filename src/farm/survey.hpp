@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "farm/history.hpp"
+#include "farm/status.hpp"
+
+namespace gallop {
+
+/// The signs of life in a run directory.
+struct Pulse {
+    bool locked = false;               ///< a process of this machine holds `LOCK`
+    std::string holder;                ///< what `LOCK` says: "host h process 7"
+    std::optional<double> heartbeat;   ///< seconds since `HEARTBEAT` was touched
+    std::optional<double> lease;       ///< seconds since the freshest of `leases/` was touched
+    bool complete = false;             ///< `COMPLETE` is there
+    std::optional<double> status_age;  ///< seconds since `status.json` was written
+
+    /// Somebody works here: the lock is held on this machine, or the heart has beaten lately on
+    /// another, or a process without a coordinator keeps a lease fresh. The kernel gives locks up
+    /// with their process; a heart that stopped says no more.
+    bool live() const;
+};
+
+/// Feels the pulse without taking the lock: a run that starts at this moment is not disturbed.
+Pulse feel_pulse(const std::filesystem::path& run);
+
+/// The Slurm job that a run directory knows of.
+struct SlurmJob {
+    std::string id;
+    std::string state;  ///< "RUNNING", "PENDING", …; "gone" or "unknown" where squeue knows nothing
+    std::string note;  ///< squeue's reason or nodes
+    std::string left;  ///< squeue's remaining time
+};
+
+/// What can be said of a run from its directory.
+struct Survey {
+    RunStatus status;
+    Pulse pulse;
+    std::optional<SlurmJob> slurm;
+    std::vector<FailureStatus> quarantined;  ///< items given up, in the plan's order
+    std::vector<FailureStatus> failing;      ///< items that failed and will be tried again
+};
+
+/// Surveys a run whose history has been brought up to date. Of a live run, `status.json` tells what
+/// the journal cannot (slots, pace); all else comes from the journal and the pulse, so it works
+/// without `status.json`, too.
+Survey survey(const RunHistory& history);
+
+/// The last failure of an item, or what it was given up for.
+FailureStatus failure_of(const RunHistory& history, std::size_t item);
+
+/// Asks squeue about the job in `slurm.json`; nothing when there is no such file.
+std::optional<SlurmJob> slurm_job(const std::filesystem::path& run);
+
+nlohmann::json to_json(const Survey& survey);
+
+/// A run directory given by a person, or, for "", the one that the working directory is in. Throws
+/// InputError when it is none.
+std::filesystem::path find_run(const std::string& given);
+
+}  // namespace gallop
