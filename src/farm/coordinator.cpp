@@ -249,7 +249,8 @@ void Coordinator::on(const ItemDone& event) {
 void Coordinator::on(const ItemFailed& event) {
     const SlotIndex index = slot_of(event.agent, event.slot, "failure");
     if (index == no_slot) return;
-    if (roster_.slots[index].find(event.item) == nullptr) {
+    const Held* held = roster_.slots[index].find(event.item);
+    if (held == nullptr || (event.attempt != 0 && event.attempt != held->attempt)) {
         notice(event.agent, fmt::format("slot {} failed item {}, which it doesn't hold: {}",
                                         event.slot, event.item, event.error));
         return;
@@ -291,6 +292,7 @@ void Coordinator::on(const ItemReturned& event) {
     }
     give_back(index, {roster_.take(index, event.item, now_)}, false, "returned");
     retire(roster_.agents[roster_.slots[index].agent]);
+    feed_idle();  // for whom it was asked back
     feed(index);
 }
 
@@ -425,6 +427,12 @@ void Coordinator::keep_house() {
     if (now_ - disk_trouble_ > options_.patience_seconds) stop("nothing can be written", 0);
     if (now_ >= deadline_ || (out_of_time_ && roster_.held() == 0))
         stop("what is left doesn't fit into the job's time", 0);
+    // Nobody works, though there is work: then scruples about hosts must wait.
+    if (leasing() && roster_.held() == 0 && anybody)
+        idle_since_ = std::min(idle_since_, now_);
+    else
+        idle_since_ = forever;
+    desperate_ = now_ - idle_since_ > options_.silent_seconds;
     quarantine_impossible();
 }
 

@@ -145,6 +145,8 @@ private:
     double last_agent_ = forever;    ///< when there was one last
     double disk_trouble_ = forever;  ///< since when there are disk errors and no success
     double impossible_ = forever;    ///< since when nobody can take what is open
+    double idle_since_ = forever;    ///< since when nobody holds anything
+    bool desperate_ = false;         ///< that has been so for long
     bool hungry_ = false;            ///< idle slots may find work now
     bool out_of_time_ = false;       ///< something wasn't leased for want of time
     bool paused_ = false;

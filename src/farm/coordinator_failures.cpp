@@ -182,7 +182,8 @@ void Coordinator::retire(Agent& agent) {
     actions_.push_back(StopAgent{agent.number});
 }
 
-/// Items that want a larger group than any agent can form, once nothing else is left.
+/// Items that want a larger group than any agent here can form, once nothing else is left. If one
+/// that could is gone, the run stops, and may be resumed where it is back.
 void Coordinator::quarantine_impossible() {
     const std::vector<int> sizes = queue_.sizes();
     int possible = 0;
@@ -194,10 +195,15 @@ void Coordinator::quarantine_impossible() {
         return;
     }
     impossible_ = std::min(impossible_, now_);
-    if (now_ - impossible_ < options_.silent_seconds) return;
+    if (now_ - impossible_ < 4 * options_.silent_seconds) return;  // some nodes come late
+    if (sizes.front() <= largest_group()) {
+        if (now_ - impossible_ > options_.patience_seconds)
+            stop(fmt::format("no node with {} GPUs is left", sizes.front()), 0);
+        return;
+    }
     for (const int gpus : sizes) {
-        const std::string why =
-            fmt::format("wants {} GPUs in one node; the largest node here has {}", gpus, possible);
+        const std::string why = fmt::format(
+            "wants {} GPUs in one node; the largest node here has {}", gpus, largest_group());
         for (const std::uint32_t bucket : queue_.of_gpus(gpus))
             while (queue_.buckets()[bucket].count > 0) quarantine(queue_.pop(bucket), why);
         for (ItemIndex item; (item = queue_.retry_head(gpus, no_host, true)) != no_item;) {

@@ -11,7 +11,8 @@ namespace {
 constexpr double tail_items = 3;
 /// In the tail, a slot stays on its bucket if its items are nearly the longest.
 constexpr double nearly = 0.9;
-/// What a slot holds beyond what it renders: at most this part of its share of the open work.
+/// What a slot holds, beyond what it renders when idle: at most this part of its share of the open
+/// work, so that the others have enough left to end no sooner.
 constexpr double share = 0.5;
 /// A host that failed so many in a row gets one item at a time.
 constexpr int suspect_streak = 3;
@@ -64,7 +65,7 @@ void Coordinator::feed(SlotIndex index) {
         const double work = weigh(slot.gpus);
         if (lease.items.empty()) {
             const double capacity = roster_.pool(slot.gpus).speed + roster_.pending();
-            if (!idle) first_room = share * work / capacity;
+            if (!idle) first_room = share * work / capacity - std::max(0.0, slot.until - now_);
             room = std::min(options_.chunk_seconds, share * work / capacity);
         }
         const Pick pick = choose(slot, idle && lease.items.empty());
@@ -113,7 +114,7 @@ Coordinator::Pick Coordinator::choose(const Slot& slot, bool idle) {
 }
 
 ItemIndex Coordinator::choose_retry(const Slot& slot) {
-    const bool elsewhere = other_host(slot.host, slot.gpus);
+    const bool elsewhere = !desperate_ && other_host(slot.host, slot.gpus);
     // What failed elsewhere shall not fail here for the host's sake.
     if (elsewhere && health(slot.host).streak >= suspect_streak) return no_item;
     const ItemIndex item = queue_.retry_head(slot.gpus, slot.host, !elsewhere);
@@ -137,7 +138,8 @@ Coordinator::Pick Coordinator::choose_in_order(const Slot& slot) {
 
 /// Far from the end any order is as good as any other, as long as the long items come first on the
 /// whole: each bucket gets slots in proportion to its work, the longest first, and they stay with
-/// it. Near the end: the longest item that this slot ends before the others end anyway.
+/// it; as many short items as the end may need are kept for it. Near the end: the longest item that
+/// this slot ends before the others end anyway.
 Coordinator::Pick Coordinator::choose_longest(const Slot& slot, bool idle) {
     const Pool& pool = roster_.pool(slot.gpus);
     const double capacity = pool.speed + roster_.pending();
@@ -147,6 +149,9 @@ Coordinator::Pick Coordinator::choose_longest(const Slot& slot, bool idle) {
         work += load.work;
         longest = std::max(longest, load.head);
     }
+    double filler = 0;  // what fits between the long items' ends
+    for (const Load& load : loads_) filler += load.head < longest / 2 ? load.work : 0;
+    const bool reserve = filler < longest * capacity;
     const double in_flight = std::max(0.0, pool.area - now_ * pool.busy);
     const double share_of_all = (work + in_flight) / capacity;
     const double horizon = std::max({share_of_all, pool.latest - now_, longest / pool.fastest});
@@ -163,10 +168,12 @@ Coordinator::Pick Coordinator::choose_longest(const Slot& slot, bool idle) {
         }
         if (least == nullptr || load.head < least->head) least = &load;
         if (load.head / slot.speed > horizon * (1 + 1e-9)) continue;
-        if (load.bucket == slot.bucket) stay = &load;
+        const bool kept = reserve && load.head < longest / 2;
+        if (load.bucket == slot.bucket && !kept) stay = &load;
         if (any == nullptr || load.head > any->head) any = &load;
         const double quota = std::ceil(load.work / work * pool.slots);
-        if (slots_on_[load.bucket] < quota && (wanted == nullptr || load.head > wanted->head))
+        if (!kept && slots_on_[load.bucket] < quota &&
+            (wanted == nullptr || load.head > wanted->head))
             wanted = &load;
     }
     const Load* best = any;
@@ -239,7 +246,8 @@ void Coordinator::steal(SlotIndex index) {
     if (victim == nullptr) return;
     const auto last = std::find_if(victim->held.rbegin(), victim->held.rend(),
                                    [](const Held& one) { return !one.begun && !one.revoked; });
-    if (now_ + seconds_on(slot, last->item) >= victim->until) return;
+    const double seconds = seconds_on(slot, last->item);
+    if (now_ + seconds >= victim->until || !better_here(slot, seconds * slot.speed)) return;
     last->revoked = true;
     actions_.push_back(
         Revoke{roster_.agents[victim->agent].number, victim->number, {last->item}, false});
@@ -261,7 +269,7 @@ void Coordinator::regroup(SlotIndex index) {
         for (const Slot& slot : roster_.slots)
             supply += slot.ready && slot.gpus == gpus && slot.held.empty() ? 1 : 0;
         const std::size_t demand = queue_.count(gpus);
-        if (supply >= demand) continue;
+        if (supply >= demand && !desperate_) continue;
         Regroup order{agent.number, {}, gpus};
         const int wanted = static_cast<int>(std::min<std::size_t>(demand - supply, 1024)) * gpus;
         int found = 0;

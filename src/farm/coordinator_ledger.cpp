@@ -64,11 +64,9 @@ void Ledger::apply(const Record& record) {
     using What = Record::What;
     if (record.what == What::drained) {
         const HostIndex bad = host(record.host);
-        for (auto entry = troubles_.begin(); entry != troubles_.end();) {
-            std::erase_if(entry->second.failures,
-                          [=](const Trouble::Failure& one) { return one.host == bad; });
-            entry = entry->second.tries() == 0 ? troubles_.erase(entry) : std::next(entry);
-        }
+        for (auto& [item, trouble] : troubles_)
+            trouble.forgiven += static_cast<int>(std::erase_if(
+                trouble.failures, [=](const Trouble::Failure& one) { return one.host == bad; }));
         return;
     }
     if (record.item >= items_.size()) return;

@@ -30,8 +30,10 @@ struct Trouble {
     };
     std::vector<Failure> failures;  ///< but those of kind `disk`
     int losses = 0;                 ///< agents that vanished while rendering it
+    int forgiven = 0;               ///< failures of hosts that turned out to be bad
 
-    int tries() const { return static_cast<int>(failures.size()) + losses; }
+    /// How often it was tried in vain; never less than before.
+    int tries() const { return static_cast<int>(failures.size()) + losses + forgiven; }
     int count(FailureKind kind) const;
     /// Failures that speak against the item: all but out_of_memory, which climbs a ladder.
     int counted() const;

@@ -116,6 +116,7 @@ struct ItemFailed {
     ItemIndex item;
     FailureKind kind;
     std::string error;
+    int attempt = 0;  ///< of the lease, against a message that comes twice; 0: not known
 };
 /// The slot gives an item back that it won't render (revoked, or ended by a stop).
 struct ItemReturned {
