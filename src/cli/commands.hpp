@@ -22,7 +22,9 @@ struct Command {
 };
 
 extern const Command check_command, inspect_command;                 // inspect_commands.cpp
-extern const Command run_command, decode_command;                    // render_commands.cpp
+extern const Command run_command;                                    // run_command.cpp
+extern const Command renderer_command;                               // renderer_command.cpp
+extern const Command decode_command;                                 // decode_command.cpp
 extern const Command probe_command, make_model_command;              // model_commands.cpp
 extern const Command status_command, retry_command;                  // status_commands.cpp
 extern const Command index_command, export_command, report_command;  // dataset_commands.cpp

@@ -36,9 +36,9 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 )";
 
 const Command* const commands[] = {
-    &check_command, &run_command,        &launch_command, &status_command, &retry_command,
-    &index_command, &export_command,     &report_command, &decode_command, &inspect_command,
-    &probe_command, &make_model_command, &bench_command,
+    &check_command, &run_command,        &launch_command, &status_command,   &retry_command,
+    &index_command, &export_command,     &report_command, &decode_command,   &inspect_command,
+    &probe_command, &make_model_command, &bench_command,  &renderer_command,
 };
 
 int dispatch(const Arguments& arguments) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 
 namespace gallop {
 namespace detail {
@@ -16,6 +17,25 @@ namespace detail {
 void close_descriptor(int descriptor) { ::close(descriptor); }
 
 }  // namespace detail
+
+bool is_disk_errno(int code) {
+    return code == ENOSPC || code == EDQUOT || code == EIO || code == EROFS;
+}
+
+void throw_file_error(const std::filesystem::path& path, std::string_view what, int code) {
+    const std::string text = fmt::format("{}: {}: {}", path.string(), what, std::strerror(code));
+    if (is_disk_errno(code)) throw DiskError(text);
+    throw Error(text);
+}
+
+void write_all(int descriptor, std::string_view bytes, const std::filesystem::path& path) {
+    while (!bytes.empty()) {
+        const ::ssize_t put = ::write(descriptor, bytes.data(), bytes.size());
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) throw_file_error(path, "write failed", errno);
+        bytes.remove_prefix(static_cast<std::size_t>(put));
+    }
+}
 
 namespace {
 
@@ -25,12 +45,15 @@ std::string reason() { return std::strerror(errno); }
 
 void sync(const std::filesystem::path& path, int flags) {
     const Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC));
-    if (!descriptor) throw Error(fmt::format("{}: cannot open: {}", path.string(), reason()));
-    if (::fsync(descriptor.get()) != 0)
-        throw Error(fmt::format("{}: fsync failed: {}", path.string(), reason()));
+    if (!descriptor) throw_file_error(path, "cannot open", errno);
+    if (::fsync(descriptor.get()) != 0) throw_file_error(path, "fsync failed", errno);
 }
 
 }  // namespace
+
+void sync_folder(const std::filesystem::path& folder) {
+    sync(folder.empty() ? std::filesystem::path(".") : folder, O_RDONLY | O_DIRECTORY);
+}
 
 InputFile::InputFile(const std::filesystem::path& path)
     : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -47,7 +70,7 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
         const ::ssize_t got = ::pread(descriptor_.get(), out.data() + done, out.size() - done,
                                       static_cast<::off_t>(offset + done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) throw Error(fmt::format("{}: read failed: {}", path_.string(), reason()));
+        if (got < 0) throw_file_error(path_, "read failed", errno);
         if (got == 0)
             throw Error(fmt::format("{}: ends at byte {} (bytes {} to {} wanted)", path_.string(),
                                     offset + done, offset, offset + out.size()));
@@ -70,16 +93,14 @@ AtomicFile::AtomicFile(const std::filesystem::path& final_path) : final_(final_p
         final_.has_parent_path() ? final_.parent_path() : std::filesystem::path(".");
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);
-    if (failed)
-        throw Error(fmt::format("{}: cannot make folder: {}", folder.string(), failed.message()));
+    if (failed) throw_file_error(folder, "cannot make folder", failed.value());
     for (;;) {
         temporary_ = folder / fmt::format(".{}.{}.{}.tmp", final_.filename().string(), ::getpid(),
                                           counter.fetch_add(1));
         const Descriptor made(
             ::open(temporary_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
         if (made) return;
-        if (errno != EEXIST)
-            throw Error(fmt::format("{}: cannot create: {}", temporary_.string(), reason()));
+        if (errno != EEXIST) throw_file_error(temporary_, "cannot create", errno);
     }
 }
 
@@ -90,24 +111,16 @@ AtomicFile::~AtomicFile() {
 void AtomicFile::commit() {
     sync(temporary_, O_RDONLY);
     if (::rename(temporary_.c_str(), final_.c_str()) != 0)
-        throw Error(fmt::format("{}: cannot rename to {}: {}", temporary_.string(), final_.string(),
-                                reason()));
+        throw_file_error(temporary_, "cannot rename to " + final_.string(), errno);
     committed_ = true;
-    sync(final_.has_parent_path() ? final_.parent_path() : std::filesystem::path("."),
-         O_RDONLY | O_DIRECTORY);
+    sync_folder(final_.parent_path());
 }
 
 void write_atomically(const std::filesystem::path& path, std::string_view content) {
     AtomicFile file(path);
     const Descriptor out(::open(file.path().c_str(), O_WRONLY | O_CLOEXEC));
-    if (!out) throw Error(fmt::format("{}: cannot open: {}", file.path().string(), reason()));
-    while (!content.empty()) {
-        const ::ssize_t put = ::write(out.get(), content.data(), content.size());
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0)
-            throw Error(fmt::format("{}: write failed: {}", file.path().string(), reason()));
-        content.remove_prefix(static_cast<std::size_t>(put));
-    }
+    if (!out) throw_file_error(file.path(), "cannot open", errno);
+    write_all(out.get(), content, file.path());
     file.commit();
 }
 

@@ -1,13 +1,19 @@
 #include "farm/journal.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
+#include "farm/failure.hpp"
 #include "media/digest.hpp"
 
 namespace gallop {
@@ -30,6 +36,22 @@ Json event_of(std::string_view line) {
         return {};
     Json event = Json::parse(std::string(body) + "}", nullptr, false);
     return event.is_object() ? event : Json();
+}
+
+/// Where the last complete line of a file of so many bytes ends.
+std::uint64_t end_of_lines(int descriptor, std::uint64_t bytes, const std::filesystem::path& path) {
+    std::array<char, 1 << 16> piece{};
+    for (std::uint64_t end = bytes; end > 0;) {
+        const std::size_t wanted = std::min<std::uint64_t>(end, piece.size());
+        const ::ssize_t got =
+            ::pread(descriptor, piece.data(), wanted, static_cast<::off_t>(end - wanted));
+        if (got < 0) throw_file_error(path, "read failed", errno);
+        const std::size_t newline =
+            std::string_view(piece.data(), static_cast<std::size_t>(got)).rfind('\n');
+        if (newline != std::string_view::npos) return end - wanted + newline + 1;
+        end -= wanted;
+    }
+    return 0;
 }
 
 }  // namespace
@@ -62,34 +84,78 @@ JournalContent read_journal(std::string_view text) {
 Journal::Journal(const std::filesystem::path& path)
     : path_(path),
       descriptor_(::open(path.c_str(), O_CREAT | O_RDWR | O_APPEND | O_CLOEXEC, 0644)) {
-    if (!descriptor_)
-        throw Error(fmt::format("{}: cannot open: {}", path.string(), std::strerror(errno)));
-    JournalContent content = read_journal(read_text(path, std::uint64_t{1} << 36));
-    if (content.truncated) {
+    if (!descriptor_) throw_file_error(path, "cannot open", errno);
+    struct stat info {};
+    if (::fstat(descriptor_.get(), &info) != 0) throw_file_error(path, "cannot be examined", errno);
+    const auto size = static_cast<std::uint64_t>(info.st_size);
+    bytes_ = end_of_lines(descriptor_.get(), size, path);
+    if (bytes_ < size) {
         log_warning("journal's truncated last line dropped path={}", path.string());
-        if (::ftruncate(descriptor_.get(), static_cast<::off_t>(content.whole_bytes)) != 0)
-            throw Error(
-                fmt::format("{}: cannot truncate: {}", path.string(), std::strerror(errno)));
+        if (::ftruncate(descriptor_.get(), static_cast<::off_t>(bytes_)) != 0)
+            throw_file_error(path, "cannot truncate", errno);
     }
-    if (content.damaged_lines > 0)
-        log_warning("journal's damaged lines ignored path={} lines={}", path.string(),
-                    content.damaged_lines);
-    events_ = std::move(content.events);
+    if (size == 0) sync_folder(path.parent_path());  // or a crash may lose its very name
+    writer_ = std::thread([this] { write_lines(); });
 }
 
-void Journal::append(Json event) {
-    const std::string line = journal_line(event);
-    std::string_view rest = line;
-    while (!rest.empty()) {
-        const ::ssize_t put = ::write(descriptor_.get(), rest.data(), rest.size());
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0)
-            throw Error(fmt::format("{}: write failed: {}", path_.string(), std::strerror(errno)));
-        rest.remove_prefix(static_cast<std::size_t>(put));
+Journal::~Journal() {
+    {
+        const std::lock_guard lock(mutex_);
+        closing_ = true;
     }
-    if (::fsync(descriptor_.get()) != 0)
-        throw Error(fmt::format("{}: fsync failed: {}", path_.string(), std::strerror(errno)));
-    events_.push_back(std::move(event));
+    changed_.notify_all();
+    writer_.join();
+}
+
+void Journal::append(const Json& event) {
+    const std::string line = journal_line(event);
+    {
+        const std::lock_guard lock(mutex_);
+        waiting_ += line;
+    }
+    changed_.notify_all();
+}
+
+void Journal::flush() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return failure_ || (waiting_.empty() && !writing_); });
+    if (failure_) std::rethrow_exception(failure_);
+}
+
+std::string Journal::trouble() const {
+    const std::lock_guard lock(mutex_);
+    return failure_ ? failure_of(failure_).error : std::string();
+}
+
+void Journal::write_lines() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        changed_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+        if (waiting_.empty()) return;
+        const std::string lines = std::exchange(waiting_, {});
+        writing_ = true;
+        lock.unlock();
+        std::exception_ptr failure;
+        try {
+            write_all(descriptor_.get(), lines, path_);
+            if (::fsync(descriptor_.get()) != 0) throw_file_error(path_, "fsync failed", errno);
+            bytes_ += lines.size();
+        } catch (...) {
+            failure = std::current_exception();
+            // Nobody may believe a part of it. What cannot be cut off is a truncated line, or whole
+            // lines that are true.
+            if (::ftruncate(descriptor_.get(), static_cast<::off_t>(bytes_)) != 0)
+                log_error("{}: cannot be cut back: {}", path_.string(), std::strerror(errno));
+        }
+        lock.lock();
+        writing_ = false;
+        if (failure) {
+            failure_ = failure;
+            changed_.notify_all();
+            return;
+        }
+        changed_.notify_all();
+    }
 }
 
 }  // namespace gallop

@@ -1,8 +1,13 @@
 #pragma once
 
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -27,21 +32,39 @@ struct JournalContent {
 /// Reads a journal's text. Never throws for what is in it.
 JournalContent read_journal(std::string_view text);
 
-/// The append-only truth of a run: each line is on disk before `append` returns.
+/// The append-only truth of a run. Lines are written by a thread of its own, as many at a time as
+/// have come while the disk was busy, with one fsync for all of them; so a slow disk delays no one
+/// who does not ask to wait.
 class Journal {
 public:
-    /// Opens or makes the file; a truncated last line is cut off and said, damaged lines are said.
-    /// Throws Error.
+    /// Opens or makes the file; a truncated last line is cut off and said. Throws DiskError, Error.
     explicit Journal(const std::filesystem::path& path);
-    /// What was there when it was opened, and all that was appended.
-    const std::vector<nlohmann::json>& events() const { return events_; }
-    /// Writes one line and waits for the disk. Throws Error.
-    void append(nlohmann::json event);
+    Journal(const Journal&) = delete;
+    Journal& operator=(const Journal&) = delete;
+    /// Writes what is left, if it can.
+    ~Journal();
+
+    /// Adds one line.
+    void append(const nlohmann::json& event);
+    /// Waits until every line is on disk. Throws DiskError, Error when one cannot be written; what
+    /// was written of it is cut off again.
+    void flush();
+    /// Why lines cannot be written any more; empty while they can.
+    std::string trouble() const;
 
 private:
+    void write_lines();
+
     std::filesystem::path path_;
     Handle<int, detail::close_descriptor, -1> descriptor_;
-    std::vector<nlohmann::json> events_;
+    std::uint64_t bytes_ = 0;   ///< on disk for certain
+    mutable std::mutex mutex_;  ///< guards what follows up to the thread
+    std::condition_variable changed_;
+    std::string waiting_;
+    bool writing_ = false;
+    bool closing_ = false;
+    std::exception_ptr failure_;
+    std::thread writer_;  ///< last: it uses all of the above
 };
 
 }  // namespace gallop

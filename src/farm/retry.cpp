@@ -45,6 +45,7 @@ std::vector<std::string> retry_items(const std::filesystem::path& run,
         ids.push_back(id_text(history.plan().rows[item].id));
         journal.append({{"event", "retry"}, {"id", ids.back()}, {"time", utc_text()}});
     }
+    journal.flush();
     return ids;
 }
 

@@ -1,3 +1,5 @@
+#include "farm/run_directory.hpp"
+
 #include <chrono>
 #include <ctime>
 
@@ -5,7 +7,6 @@
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "farm/canonical_json.hpp"
-#include "farm/run.hpp"
 #include "farm/run_json.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/time_text.hpp"
@@ -15,21 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-/// Removes the temporary files of processes that were killed.
-void sweep(const fs::path& directory) {
-    std::vector<fs::path> left;
-    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
-        const std::string name = entry.path().filename().string();
-        if (entry.is_regular_file() && name.starts_with('.') && name.ends_with(".tmp"))
-            left.push_back(entry.path());
-    }
-    for (const fs::path& path : left) {
-        std::error_code failed;
-        fs::remove(path, failed);
-        log_info("removed a half-written file path={}", path.string());
-    }
-}
 
 void refuse_foreign(const fs::path& directory) {
     for (const auto& entry : fs::directory_iterator(directory)) {
@@ -57,6 +43,20 @@ std::string difference(const Json& before, const Json& now) {
 }
 
 }  // namespace
+
+void sweep(const fs::path& directory) {
+    std::vector<fs::path> left;
+    for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+        const std::string name = entry.path().filename().string();
+        if (name.starts_with('.') && name.ends_with(".tmp") && entry.is_regular_file())
+            left.push_back(entry.path());
+    }
+    for (const fs::path& path : left) {
+        std::error_code failed;
+        fs::remove(path, failed);
+        log_info("removed a half-written file path={}", path.string());
+    }
+}
 
 std::string utc_text() {
     const auto now = std::chrono::system_clock::now();

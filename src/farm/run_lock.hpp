@@ -1,23 +1,43 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "core/files.hpp"
 #include "core/handle.hpp"
 
 namespace gallop {
 
-/// Holds a run directory for this process. The kernel gives it up when the process ends, however it
-/// ends; the file `LOCK` stays and names the last holder.
+/// Holds a run directory for this process. The kernel gives the lock up when the process ends,
+/// however it ends; the file `LOCK` names the holder, and nobody after an orderly end.
+///
+/// Where another machine's locks cannot be seen (some network file systems), the file `HEARTBEAT`,
+/// which a run touches each second, speaks for it: a holder on another machine that did not sign off
+/// is gone once its heart has not beaten for `stale_seconds` of the file server's clock.
 class RunLock {
 public:
-    /// Makes the directory when missing. Throws InputError that names host and process when another
-    /// process holds it, Error when it cannot be locked.
-    explicit RunLock(const std::filesystem::path& directory);
+    static constexpr double stale_seconds = 30;
+
+    /// Makes the directory when missing. Waits for up to `stale` seconds to see whether a holder on
+    /// another machine lives. Throws InputError that names host and process of a live holder, Error
+    /// or DiskError when the lock cannot be taken.
+    explicit RunLock(const std::filesystem::path& directory, double stale = stale_seconds);
+    RunLock(const RunLock&) = delete;
+    RunLock& operator=(const RunLock&) = delete;
+    /// Signs off.
+    ~RunLock();
+
+    /// Touches `HEARTBEAT`. A failure is not an error: the disk will say so elsewhere.
+    void beat() const;
 
 private:
+    std::filesystem::path directory_;
     Handle<int, detail::close_descriptor, -1> descriptor_;
 };
+
+/// Seconds since a file was last written, both by the file server's clock: `clock` is an open file
+/// beside it, whose time is set to learn what time it is there. Infinity when there is no such file.
+double age_of(const std::filesystem::path& file, int clock);
 
 /// This machine's name.
 std::string host_name();

@@ -1,4 +1,4 @@
-#include "farm/run.hpp"
+#include "farm/stages.hpp"
 
 namespace gallop {
 

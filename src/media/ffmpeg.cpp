@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
 
 namespace gallop {
@@ -52,6 +53,7 @@ void check_ffmpeg(int code, std::string_view context, std::string_view what) {
     if (code >= 0) return;
     const std::string text = fmt::format("{}: {}: {}", context, what, ffmpeg_reason(code));
     if (code == AVERROR(ENOMEM)) throw OutOfMemoryError(text);
+    if (is_disk_errno(AVUNERROR(code))) throw DiskError(text);
     throw Error(text);
 }
 

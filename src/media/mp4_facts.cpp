@@ -8,6 +8,7 @@ extern "C" {
 
 #include "core/check.hpp"
 #include "core/clip.hpp"
+#include "core/file_errors.hpp"
 #include "media/ffmpeg.hpp"
 
 namespace gallop {
@@ -101,12 +102,13 @@ Mp4Facts verify_mp4(const std::filesystem::path& path, std::int64_t frames, int 
     try {
         facts = read_mp4(path);
     } catch (const InputError& wrong) {  // of our own making here, so worth another try
-        throw Error(wrong.what());
+        throw BadOutputError(wrong.what());
     }
     const std::string name = path.string();
     const auto require = [&](bool right, std::string_view what, auto found, auto wanted) {
         if (!right)
-            throw Error(fmt::format("{}: {} is {} (must be {})", name, what, found, wanted));
+            throw BadOutputError(
+                fmt::format("{}: {} is {} (must be {})", name, what, found, wanted));
     };
     const double seconds = static_cast<double>(frames) / frames_per_second;
     constexpr double one_frame = 1.0 / frames_per_second;

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "model/bundle.hpp"
 #include "model/resample.hpp"
@@ -46,14 +47,15 @@ void check_item(const Item& item) {
                           item.base_size.height);
 }
 
-/// Throws Error when a latent is not finite or all one value: a clip of it would be worthless.
+/// Throws BadOutputError when a latent is not finite or all one value: a clip of it would be worthless.
 void check_latent(const Tensor& latent, std::string_view what) {
     const auto values = latent.span<float>();
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
     for (const float value : values)
-        if (!std::isfinite(value)) throw Error(fmt::format("the {} latent is not finite", what));
+        if (!std::isfinite(value))
+            throw BadOutputError(fmt::format("the {} latent is not finite", what));
     if (values.size() > 1 && *least == *most)
-        throw Error(fmt::format("the {} latent is constant, {}", what, *least));
+        throw BadOutputError(fmt::format("the {} latent is constant, {}", what, *least));
 }
 
 }  // namespace
@@ -360,7 +362,7 @@ void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int fram
         s.timed("decode", [&] { wan.decode(on_device, s.on, pictures); });
     }
     if (done < frames)
-        throw Error(fmt::format("the latent holds {} pictures ({} wanted)", done, frames));
+        throw BadOutputError(fmt::format("the latent holds {} pictures ({} wanted)", done, frames));
 }
 
 Tensor Renderer::decode_audio(const Tensor& latent) {

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/error.hpp"
+#include "core/file_errors.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "support/temporary_folder.hpp"
@@ -58,14 +60,46 @@ TEST(Journal, CutsTheTruncatedLineBeforeItAppends) {
     set_log_level(LogLevel::error);
     const test::TemporaryFolder folder;
     const auto path = folder / "journal.jsonl";
-    std::ofstream(path) << journal_line({{"n", 1}}) << "{\"n\":2,\"su";
-    {
-        Journal journal(path);
-        EXPECT_EQ(journal.events().size(), 1U);
-        journal.append({{"n", 3}});
-        EXPECT_EQ(journal.events().size(), 2U);
+    const std::string one = journal_line({{"n", 1}});
+    // The last newline may be far from the end.
+    for (const std::string& cut : {std::string("{\"n\":2,\"su"), std::string(200'000, 'x')}) {
+        std::ofstream(path) << one << cut;
+        {
+            Journal journal(path);
+            journal.append({{"n", 3}});
+        }
+        EXPECT_EQ(read_text(path), one + journal_line({{"n", 3}}));
     }
-    EXPECT_EQ(read_text(path), journal_line({{"n", 1}}) + journal_line({{"n", 3}}));
+    std::ofstream(path) << "no line at all";
+    { const Journal journal(path); }
+    EXPECT_EQ(read_text(path), "");
+    set_log_level(LogLevel::info);
+}
+
+TEST(Journal, HasEveryLineOnDiskOnceItIsFlushed) {
+    const test::TemporaryFolder folder;
+    const auto path = folder / "journal.jsonl";
+    Journal journal(path);
+    std::string expected;
+    for (int i = 0; i < 500; ++i) {
+        journal.append({{"n", i}});
+        expected += journal_line({{"n", i}});
+        if (i % 100 == 99) {
+            journal.flush();
+            EXPECT_EQ(read_text(path), expected);
+        }
+    }
+    EXPECT_EQ(journal.trouble(), "");
+}
+
+TEST(Journal, SaysThatTheDiskIsFull) {
+    set_log_level(LogLevel::error);
+    const test::TemporaryFolder folder;
+    std::filesystem::create_symlink("/dev/full", folder / "journal.jsonl");
+    Journal journal(folder / "journal.jsonl");
+    journal.append({{"n", 1}});
+    EXPECT_THROW(journal.flush(), DiskError);
+    EXPECT_THAT(journal.trouble(), testing::HasSubstr("No space left"));
     set_log_level(LogLevel::info);
 }
 

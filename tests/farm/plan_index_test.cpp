@@ -9,7 +9,7 @@
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "farm/plan.hpp"
-#include "farm/run.hpp"
+#include "farm/run_directory.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace gallop {

@@ -1,0 +1,222 @@
+#include <chrono>
+#include <cstdlib>
+#include <future>
+#include <optional>
+#include <thread>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "cli/backend.hpp"
+#include "cli/commands.hpp"
+#include "core/check.hpp"
+#include "core/log.hpp"
+#include "farm/history.hpp"
+#include "farm/link.hpp"
+#include "farm/plan.hpp"
+#include "farm/run_directory.hpp"
+#include "farm/serve.hpp"
+#include "media/store.hpp"
+
+namespace gallop::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* run_help = R"(gallop run MANIFEST [--out DIR] [options]
+
+Renders every item of a manifest: clips/ab/cd/ID.mp4 and latents/ab/cd/ID.h5 in the run directory, with
+index.jsonl, status.json and the journal. The same command again goes on where an earlier one ended:
+what is done is skipped, what failed is tried again unless it was given up (gallop retry). Ctrl-C or
+SIGTERM ends it soon; nothing half-written is left.
+
+One process renders alone. Started as several ranks of one program (gallop launch, mpirun, srun
+--mpi=pmix), one a node, they share the items. Each rank starts a renderer for each visible GPU, or
+--slots renderers on a CPU.
+
+  --out DIR               the run directory (default: the manifest's outputs.root, or runs/NAME)
+  --backend cpu|cuda      where to render (default: cpu)
+  --slots N               renderers of each rank (default: one on a CPU, all visible GPUs on CUDA)
+  --threads N             CPU threads of a rank, shared out among its slots (default: all cores, shared
+                          out among the ranks of a machine)
+  --precision fp32|bf16|fp8
+                          over the manifest's model.precision; bf16 are the published casts
+  --set NAME=VALUE        over the manifest's value, e.g. --set seconds=1, --set model.path=/models/tiny
+  --json                  prints one JSON object with all items in place of one line a clip
+
+Prints a line "NAME PATH" for each clip. Exit code: 0 all done, 2 the request is wrong, 3 finished, but
+items were given up, 4 stopped early and resumable.
+)";
+
+/// Where digests of weights are kept between runs.
+fs::path digest_cache() {
+    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
+        return fs::path(cache) / "gallop" / "digests.json";
+    if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
+        return fs::path(home) / ".cache" / "gallop" / "digests.json";
+    return {};
+}
+
+/// A manifest, checked, and the run directory it wants, held by this process.
+struct HeldRun {
+    Manifest manifest;
+    fs::path directory;
+    std::unique_ptr<RunLock> lock;
+};
+
+HeldRun hold_run(const Values& values) {
+    std::vector<std::string> settings = texts_of(values, "set");
+    if (values.contains("precision")) {
+        precision_of(text_of(values, "precision"));
+        settings.push_back("model.precision=" + text_of(values, "precision"));
+    }
+    HeldRun held{read_manifest(text_of(values, "MANIFEST"), settings), {}, {}};
+    for (const Remark& note : held.manifest.notes)
+        log_warning("{}: {}", to_string(note.where), note.text);
+    held.directory =
+        fs::absolute(values.contains("out") ? text_of(values, "out") : held.manifest.outputs.root);
+    held.lock = std::make_unique<RunLock>(held.directory);
+    return held;
+}
+
+/// How this rank takes part, by its options and its machine.
+ServeOptions options_of(const Values& values) {
+    const std::string backend = text_of(values, "backend");
+    if (backend != "cpu" && backend != "cuda")
+        throw_input_error("the backend is \"{}\" (cpu, cuda)", backend);
+    const int slots = values["slots"].as<int>();
+    const int threads = values["threads"].as<int>();
+    if (slots < 0 || slots > 1024)
+        throw_input_error("--slots is {} (0 for the default, at most 1024)", slots);
+    if (threads < 0 || threads > 4096)
+        throw_input_error("--threads is {} (0 for all cores, at most 4096)", threads);
+    const LocalPlace place = local_place();
+    ServeOptions options;
+    options.terminal = ::isatty(STDERR_FILENO) != 0;
+    RendererPolicy& renderers = options.agent.renderers;
+    renderers.devices = devices_of_rank(backend, slots, place);
+    const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    const int own = threads > 0 ? threads : std::max(1, cores / place.size);
+    const int each = std::max(1, own / static_cast<int>(renderers.devices.size()));
+    renderers.arguments = {"renderer", "--backend", backend, "--threads", std::to_string(each)};
+    options.agent.device = backend;
+    return options;
+}
+
+void print_result(const fs::path& directory, bool json) {
+    using State = ItemHistory::State;
+    RunHistory history(directory);
+    std::vector<bool> rendered(history.size());
+    history.update([&](const Json& event, std::optional<std::size_t> item) {
+        const std::string kind = event.value("event", "");
+        if (kind == "attempt") rendered.assign(rendered.size(), false);
+        if (kind == "done" && item) rendered[*item] = !event.value("adopted", false);
+    });
+    if (json)
+        fmt::print("{{\"directory\": {}, \"stopped\": {}, \"items\": [",
+                   Json(directory.string()).dump(), history.outcome() == "stopped");
+    const char* separator = "\n  ";
+    for (std::size_t i = 0; i < history.size(); ++i) {
+        const State state = history[i].state;
+        if (!json && state != State::done) continue;
+        const Item item = history.planned(i).item;
+        const std::string clip = clip_path(directory, item.id).string();
+        if (!json) {
+            fmt::print("{} {}\n", item.name, clip);
+            continue;
+        }
+        Json row = {{"id", item.id},
+                    {"name", item.name},
+                    {"state", state == State::done          ? "done"
+                              : state == State::quarantined ? "quarantined"
+                                                            : "open"},
+                    {"rendered", static_cast<bool>(rendered[i])}};
+        if (state == State::done) row["clip"] = clip;
+        if (state == State::quarantined) {
+            const Json event = history.event(history[i].decided);
+            row["error"] = event.value("error", "");
+            row["reason"] = event.value("reason", "");
+        }
+        fmt::print("{}{}", std::exchange(separator, ",\n  "),
+                   row.dump(-1, ' ', false, Json::error_handler_t::replace));
+    }
+    if (json) fmt::print("\n]}}\n");
+}
+
+/// Rank 0: plans, while the others and whoever watches the run directory are told that it is there,
+/// then serves. The exit code. `ended`: the others know that it is over.
+int lead(const Values& values, const ServeOptions& options, Link& link, const StopSignals& signals,
+         bool& all_well, bool& ended) {
+    HeldRun held = hold_run(values);
+    std::future<void> planning = std::async(std::launch::async, [&held] {
+        prepare_run_directory(make_plan(std::move(held.manifest), digest_cache()), held.directory);
+    });
+    while (planning.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
+        keep_waiting(link);
+        held.lock->beat();
+    }
+    planning.get();
+    const ServeResult result = serve(held.directory, *held.lock, options, link, signals);
+    all_well = result.all_well;
+    ended = true;
+    print_result(held.directory, values.contains("json"));
+    if (result.trouble && result.trouble->kind == FailureKind::input)
+        throw InputError(result.trouble->error);
+    log_info("{} directory={}{}",
+             result.outcome == coordinator::Outcome::stopped ? "stopped" : "finished",
+             held.directory.string(), result.why.empty() ? "" : " why=\"" + result.why + "\"");
+    switch (result.outcome) {
+        case coordinator::Outcome::complete: return done;
+        case coordinator::Outcome::quarantined: return finished_with_failures;
+        case coordinator::Outcome::stopped: return stopped_early;
+    }
+    return internal_error;
+}
+
+int run(const Arguments& arguments) {
+    po::options_description options;
+    options.add_options()("out", po::value<std::string>())("precision", po::value<std::string>())(
+        "set", po::value<std::vector<std::string>>()->composing())("json", "")(
+        "slots", po::value<int>()->default_value(0));
+    add_backend_options(options);
+    const Values values = parse("run", arguments, options, {"MANIFEST"});
+    ServeOptions how = options_of(values);
+
+    static StopSignals signals;  // its thread lives as long as the process
+    const std::unique_ptr<Link> link = launched_by_mpi() ? make_mpi_link() : make_solo_link();
+    const std::string here = fmt::format("{}-{}", host_name(), link->rank());
+    how.agent.renderers.log_name = "renderer-" + here;
+    how.log_name = "agent-" + here;
+    bool all_well = true;
+    bool ended = false;
+    int code = internal_error;
+    std::exception_ptr failure;
+    try {
+        if (link->rank() == 0) {
+            code = lead(values, how, *link, signals, all_well, ended);
+        } else {
+            all_well = attend(how, *link, signals);
+            code = done;
+        }
+    } catch (const std::exception& failed) {
+        failure = std::current_exception();
+        if (dynamic_cast<const InputError*>(&failed) != nullptr) code = wrong_request;
+        if (link->rank() > 0)
+            all_well = false;
+        else if (!ended)
+            dismiss(*link);
+        // Without the others this process ends in the next line, and nobody else will say why.
+        if (!all_well) log_error("{}", failed.what());
+    }
+    link->leave(all_well, code);
+    if (failure) std::rethrow_exception(failure);
+    return code;
+}
+
+}  // namespace
+
+const Command run_command = {"run", run_help, run};
+
+}  // namespace gallop::cli

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "farm/link.hpp"
+#include "farm/renderer_slot.hpp"
+
+namespace gallop {
+
+struct AgentOptions {
+    RendererPolicy renderers;
+    std::string device = "cpu";  ///< what its renderers use, in a word
+    int gpus_per_slot = 1;       ///< at first; the coordinator may ask for others
+    double beat_seconds = 0.5;
+    double lonely_seconds = 60;  ///< without a word of the coordinator: it leaves
+    double stop_seconds = 2;     ///< for idle renderers to end by themselves
+};
+
+/// A rank's part of a run: it owns the renderers of its machine (its share of them) and does what the
+/// coordinator says. It hands on what happens and decides nothing about items.
+class Agent {
+public:
+    using Say = std::function<void(const message::Message&)>;
+
+    Agent(AgentOptions options, Say say);
+
+    /// Joins the run.
+    void begin(double now);
+    /// A message of the coordinator. Throws Error when it makes no sense.
+    void handle(const message::Message& message, double now);
+    /// Whatever is due. True when something happened.
+    bool step(double now);
+    void add_descriptors(std::vector<pollfd>& all) const;
+    /// It has left: nothing more will come of it.
+    bool finished() const { return finished_; }
+    /// Why it left, if not because it was asked.
+    const Failure& trouble() const { return trouble_; }
+
+private:
+    void form_slots();
+    void regroup(const message::Regroup& wanted, double now);
+    void reset(double now);
+    void leave(const std::string& why, double now);
+    void beat(double now);
+    RendererSlot* find(int number);
+    void add_slot(int number, std::vector<std::size_t> devices);
+
+    AgentOptions options_;
+    Say say_;
+    std::vector<std::unique_ptr<RendererSlot>> slots_;
+    int next_number_ = 0;
+    double heard_ = 0;
+    double next_beat_ = 0;
+    double stopping_until_ = 0;  ///< 0: not stopping
+    std::string leaving_because_;
+    bool finished_ = false;
+    Failure trouble_;
+};
+
+/// What the renderers of this rank own, one entry each: on CUDA the visible devices (those that
+/// CUDA_VISIBLE_DEVICES names, else all that the driver shows) shared out among the ranks of this
+/// machine; on a CPU `slots` (0: one) empty names. Throws InputError when there is no device, or
+/// `slots` is more than there are.
+std::vector<std::string> devices_of_rank(const std::string& backend, int slots, LocalPlace place);
+
+}  // namespace gallop

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace gallop {
+
+/// Why a try of an item failed; it decides what is done next.
+enum class FailureKind {
+    error,          ///< none of those below
+    input,          ///< the request is wrong: never again
+    out_of_memory,  ///< of the device or the host, also when the kernel killed the renderer for it
+    crash,          ///< the renderer ended, or its device was lost
+    hung,           ///< the renderer was silent, made no progress, or took far too long
+    bad_output,     ///< not finite, constant, of a wrong length, undecodable
+    disk,           ///< full, over quota, read-only or failing: does not count as a try
+    lost,           ///< its agent vanished; only of what is given back
+};
+
+/// "error", "input", "out_of_memory", …, as the journal has them.
+std::string_view name_of(FailureKind kind);
+
+/// The kind of that name; nothing when there is none.
+std::optional<FailureKind> failure_kind(std::string_view name);
+
+/// What an exception means for the item during whose try it came, in words that fit one line of a
+/// journal (at most 1,500 bytes).
+struct Failure {
+    FailureKind kind = FailureKind::error;
+    std::string error;
+};
+Failure failure_of(std::exception_ptr thrown);
+
+/// The text cut to `bytes` at a character's edge, with "…" where it was cut; what is not UTF-8
+/// becomes "?", control characters other than newlines become spaces.
+std::string shortened(std::string_view text, std::size_t bytes);
+
+}  // namespace gallop

@@ -1,0 +1,229 @@
+#include "farm/renderer.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/check.hpp"
+#include "core/log.hpp"
+#include "farm/messages.hpp"
+#include "farm/render_item.hpp"
+
+namespace gallop {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Thrown out of a stage when the agent wants the item back. No error: nobody catches it but
+/// `render`.
+struct Abandoned {};
+
+constexpr int lost_agent = 74;  // exit codes, for the agent's log only
+constexpr int spoilt = 75;
+
+/// The main thread renders; the other one talks, so that a heartbeat never waits for a stage.
+class RendererProcessLoop {
+public:
+    explicit RendererProcessLoop(const RendererOptions& options)
+        : options_(options), talker_([this] { talk(); }) {}
+
+    ~RendererProcessLoop() {
+        leaving_ = true;
+        talker_.join();
+    }
+
+    int run(const MakeEngine& make_engine) {
+        try {
+            config_ = read_run_config(options_.directory);
+            engine_ = make_engine(config_, options_.seat);
+        } catch (...) {
+            const Failure failure = failure_of(std::current_exception());
+            log_error("cannot begin: {}", failure.error);
+            say(message::Broken{failure.kind, failure.error});
+            return spoilt;
+        }
+        say(message::Ready{options_.slot, 0, options_.seat.size, engine_.device});
+        while (const auto task = next())
+            if (!render(*task)) return spoilt;
+        return 0;
+    }
+
+private:
+    void say(const message::Message& message) {
+        const std::string text = message::to_text(message);
+        while (::send(options_.descriptor, text.data(), text.size(), MSG_NOSIGNAL) < 0)
+            if (errno != EINTR) ::_exit(lost_agent);
+    }
+
+    std::optional<message::Task> next() {
+        std::unique_lock lock(mutex_);
+        asked_.wait(lock, [this] { return stop_ || !tasks_.empty(); });
+        if (stop_) return {};
+        const message::Task task = tasks_.front();
+        tasks_.pop_front();
+        current_ = task.item;
+        abandon_ = std::exchange(wanted_back_, {}) == task.item;
+        return task;
+    }
+
+    /// False when the process had better be replaced.
+    bool render(const message::Task& task) {
+        const LogScope scope("item", task.id);
+        bool sound = true;
+        try {
+            const PlannedItem planned =
+                read_planned_item(options_.directory, config_, task.offset, task.bytes);
+            if (planned.item.id != task.id)
+                throw Error(fmt::format("line {}+{} of the plan is item {} ({} wanted)",
+                                        task.offset, task.bytes, planned.item.id, task.id));
+            log_info("begins name=\"{}\" try={}", planned.item.name, task.attempt);
+            finish(task, planned);
+        } catch (const Abandoned&) {
+            log_info("given back");
+            say(message::Returned{options_.slot, {task.item}});
+        } catch (...) {
+            const Failure failure = failure_of(std::current_exception());
+            log_error("{}: {}", name_of(failure.kind), failure.error);
+            // Memory that ran out is in pieces afterwards, and a lost device stays lost.
+            sound =
+                failure.kind != FailureKind::crash && failure.kind != FailureKind::out_of_memory;
+            say(message::Failed{options_.slot, task.item, task.id, task.attempt, failure.kind,
+                                failure.error, ""});
+        }
+        const std::lock_guard lock(mutex_);
+        progress_ = {};
+        return sound;
+    }
+
+    void finish(const message::Task& task, const PlannedItem& planned) {
+        const RenderTask work{planned.item, planned.resolved, config_.model, config_.outputs,
+                              options_.directory};
+        std::optional<RenderedItem> made = adopt_item(work);
+        if (!made && options_.seat.rank > 0) {
+            // The files are the leader's; the others only share its networks.
+            engine_.stages.denoise(planned.item, load_inputs(work), sink());
+            made.emplace();
+        }
+        if (!made) made = render_item(work, engine_.stages, sink());
+        log_info("{} seconds={:.1f}", made->adopted ? "adopted" : "rendered",
+                 made->seconds.stages.empty() ? 0.0 : made->seconds.stages.back().second);
+        say(message::Done{options_.slot, task.item, task.id, task.attempt, made->clip,
+                          made->latents, made->seconds, made->adopted});
+    }
+
+    ProgressSink sink() {
+        return [this](const Progress& step) {
+            if (abandon_) throw Abandoned{};
+            const std::lock_guard lock(mutex_);
+            ++ticks_;
+            progress_ = step;
+        };
+    }
+
+    void talk() {
+        auto next_beat = Clock::now();
+        while (!leaving_) {
+            const auto now = Clock::now();
+            if (now >= next_beat) {
+                beat();
+                next_beat =
+                    now + std::chrono::milliseconds(static_cast<int>(options_.beat_seconds * 1000));
+            }
+            pollfd end{options_.descriptor, POLLIN, 0};
+            if (::poll(&end, 1, 20) > 0) listen();
+        }
+    }
+
+    void beat() {
+        message::Pulse pulse;
+        {
+            const std::lock_guard lock(mutex_);
+            pulse = {ticks_, progress_.stage, progress_.step, progress_.steps};
+        }
+        say(pulse);
+    }
+
+    void listen() {
+        char text[message::most_bytes + 1];
+        const ::ssize_t got =
+            ::recv(options_.descriptor, text, sizeof text, MSG_DONTWAIT | MSG_TRUNC);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        if (got <= 0) ::_exit(lost_agent);
+        try {
+            const auto bytes = static_cast<std::size_t>(got);
+            if (bytes >= sizeof text) throw Error("a message that is too long");
+            obey(message::parse({text, bytes}));
+        } catch (const Error& nonsense) {
+            log_error("the agent talks nonsense: {}", nonsense.what());
+            ::_exit(spoilt);
+        }
+    }
+
+    void obey(const message::Message& message) {
+        const std::lock_guard lock(mutex_);
+        if (const auto* lease = std::get_if<message::Lease>(&message)) {
+            tasks_.insert(tasks_.end(), lease->items.begin(), lease->items.end());
+        } else if (const auto* revoke = std::get_if<message::Revoke>(&message)) {
+            for (const std::uint32_t item : revoke->items) {
+                // It may not have been taken up yet.
+                if (!tasks_.empty() && tasks_.back().item == item)
+                    wanted_back_ = item;
+                else if (item == current_)
+                    abandon_ = true;
+            }
+        } else if (std::holds_alternative<message::Stop>(message)) {
+            stop_ = true;
+        } else {
+            throw Error("a message that is not for renderers");
+        }
+        asked_.notify_one();
+    }
+
+    const RendererOptions& options_;
+    RunConfig config_;
+    Engine engine_;
+    std::mutex mutex_;  // guards what follows up to the thread
+    std::condition_variable asked_;
+    std::deque<message::Task> tasks_;
+    std::uint32_t current_ = 0;
+    std::optional<std::uint32_t> wanted_back_;
+    bool stop_ = false;
+    std::uint64_t ticks_ = 0;
+    Progress progress_;
+    std::atomic<bool> abandon_{false};
+    std::atomic<bool> leaving_{false};
+    std::thread talker_;  // last: it uses all of the above
+};
+
+/// When memory runs out the kernel shall end this process, not its agent.
+void offer_to_oom_killer() {
+    if (std::FILE* score = std::fopen("/proc/self/oom_score_adj", "w")) {
+        std::fputs("500\n", score);
+        std::fclose(score);
+    }
+}
+
+}  // namespace
+
+int run_renderer(const RendererOptions& options, const MakeEngine& make_engine) {
+    sigset_t asked;
+    ::sigemptyset(&asked);
+    for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP})
+        ::sigaddset(&asked, signal);
+    ::pthread_sigmask(SIG_BLOCK, &asked, nullptr);
+    offer_to_oom_killer();
+    return RendererProcessLoop(options).run(make_engine);
+}
+
+}  // namespace gallop
