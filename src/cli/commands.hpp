@@ -21,7 +21,9 @@ struct Command {
     int (*run)(const Arguments& arguments);
 };
 
-extern const Command check_command, inspect_command;                 // inspect_commands.cpp
+extern const Command inspect_command;                                // inspect_commands.cpp
+extern const Command check_command, plan_command;                    // plan_commands.cpp
+extern const Command explain_command, schema_command;                // plan_commands.cpp
 extern const Command run_command;                                    // run_command.cpp
 extern const Command renderer_command;                               // renderer_command.cpp
 extern const Command decode_command;                                 // decode_command.cpp

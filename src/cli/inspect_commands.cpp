@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -8,10 +7,7 @@
 #include "cli/commands.hpp"
 #include "core/check.hpp"
 #include "core/files.hpp"
-#include "core/log.hpp"
 #include "farm/journal.hpp"
-#include "farm/manifest.hpp"
-#include "farm/plan.hpp"
 #include "media/h5.hpp"
 #include "media/mp4_facts.hpp"
 #include "model/checkpoint.hpp"
@@ -22,18 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr const char* check_help = R"(gallop check MANIFEST [--set NAME=VALUE]... [--json]
-
-Reads a manifest with its presets and inputs, and lists every mistake as file:line:column. Renders
-nothing and opens no weights.
-
-  --set NAME=VALUE   sets a value over the manifest's, e.g. --set steps.base=4 (every item) or
-                     --set outputs.video.crf=20 (the run)
-  --json             prints {"ok", "items", "mistakes", "notes"}
-
-Exit code: 0 no mistake, 2 some.
-)";
-
 constexpr const char* inspect_help = R"(gallop inspect FILE|FOLDER [--json]
 
 Says what a file holds: the tensors, parameters and bytes of a checkpoint (safetensors, sharded or single,
@@ -42,34 +26,6 @@ streams of an MP4 (all of it is decoded), the events of a journal, the state of 
 
   --json                  prints one JSON object
 )";
-
-int check(const Arguments& arguments) {
-    po::options_description options;
-    options.add_options()("set", po::value<std::vector<std::string>>()->composing())("json", "");
-    const Values values = parse("check", arguments, options, {"MANIFEST"});
-    const bool json = values.contains("json");
-    Json result = {{"ok", true}, {"mistakes", Json::array()}, {"notes", Json::array()}};
-    try {
-        Manifest manifest = read_manifest(text_of(values, "MANIFEST"), texts_of(values, "set"));
-        measure_sounds(manifest);
-        result["items"] = manifest.items.size();
-        for (const Remark& note : manifest.notes)
-            result["notes"].push_back(fmt::format("{}: {}", to_string(note.where), note.text));
-        if (!json) {
-            for (const Remark& note : manifest.notes)
-                log_warning("{}: {}", to_string(note.where), note.text);
-            fmt::print("{}: no mistakes, {} clip{}\n", text_of(values, "MANIFEST"),
-                       manifest.items.size(), manifest.items.size() == 1 ? "" : "s");
-        }
-    } catch (const InputError& wrong) {
-        if (!json) throw;
-        result["ok"] = false;
-        std::istringstream lines(wrong.what());
-        for (std::string line; std::getline(lines, line);) result["mistakes"].push_back(line);
-    }
-    if (json) fmt::print("{}\n", result.dump(2, ' ', false, Json::error_handler_t::replace));
-    return result["ok"] ? done : wrong_request;
-}
 
 Json shape_json(const Shape& shape) { return Json(std::vector<Index>(shape.begin(), shape.end())); }
 
@@ -269,7 +225,6 @@ int inspect(const Arguments& arguments) {
 
 }  // namespace
 
-const Command check_command = {"check", check_help, check};
 const Command inspect_command = {"inspect", inspect_help, inspect};
 
 }  // namespace gallop::cli

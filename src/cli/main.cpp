@@ -15,6 +15,9 @@ constexpr const char* overview =
     R"(gallop renders clips with picture and sound from text, images and driving sound.
 
   gallop check MANIFEST       lists every mistake of a manifest
+  gallop plan MANIFEST        counts and predicts; freezes a run directory
+  gallop explain MANIFEST NAME|ID  shows every value of an item and who set it
+  gallop schema               prints the JSON Schema of manifests
   gallop run MANIFEST         renders a manifest's items, or goes on where an earlier run ended
   gallop launch -n N run …    starts several ranks of a run, with the MPI at hand
   gallop status [RUNDIR]      says how a run stands, once or (--watch) until it ends
@@ -36,9 +39,10 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 )";
 
 const Command* const commands[] = {
-    &check_command, &run_command,        &launch_command, &status_command,   &retry_command,
-    &index_command, &export_command,     &report_command, &decode_command,   &inspect_command,
-    &probe_command, &make_model_command, &bench_command,  &renderer_command,
+    &check_command,  &plan_command,     &explain_command, &schema_command, &run_command,
+    &launch_command, &status_command,   &retry_command,   &index_command,  &export_command,
+    &report_command, &decode_command,   &inspect_command, &probe_command,  &make_model_command,
+    &bench_command,  &renderer_command,
 };
 
 int dispatch(const Arguments& arguments) {

@@ -10,6 +10,7 @@
 
 #include "cli/backend.hpp"
 #include "cli/commands.hpp"
+#include "cli/planning.hpp"
 #include "core/check.hpp"
 #include "core/log.hpp"
 #include "farm/history.hpp"
@@ -44,20 +45,14 @@ One process renders alone. Started as several ranks of one program (gallop launc
   --precision fp32|bf16|fp8
                           over the manifest's model.precision; bf16 are the published casts
   --set NAME=VALUE        over the manifest's value, e.g. --set seconds=1, --set model.path=/models/tiny
+  --param NAME=VALUE      a value for one of the manifest's params
+  --extend                adds the items that are new in the manifest to a run directory's plan, which
+                          otherwise stays as it was frozen, whatever the manifest says by now
   --json                  prints one JSON object with all items in place of one line a clip
 
 Prints a line "NAME PATH" for each clip. Exit code: 0 all done, 2 the request is wrong, 3 finished, but
 items were given up, 4 stopped early and resumable.
 )";
-
-/// Where digests of weights are kept between runs.
-fs::path digest_cache() {
-    if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')
-        return fs::path(cache) / "gallop" / "digests.json";
-    if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
-        return fs::path(home) / ".cache" / "gallop" / "digests.json";
-    return {};
-}
 
 /// A manifest, checked, and the run directory it wants, held by this process.
 struct HeldRun {
@@ -67,14 +62,12 @@ struct HeldRun {
 };
 
 HeldRun hold_run(const Values& values) {
-    std::vector<std::string> settings = texts_of(values, "set");
+    ManifestOptions over = manifest_options(values);
     if (values.contains("precision")) {
         precision_of(text_of(values, "precision"));
-        settings.push_back("model.precision=" + text_of(values, "precision"));
+        over.set.push_back("model.precision=" + text_of(values, "precision"));
     }
-    HeldRun held{read_manifest(text_of(values, "MANIFEST"), settings), {}, {}};
-    for (const Remark& note : held.manifest.notes)
-        log_warning("{}: {}", to_string(note.where), note.text);
+    HeldRun held{read_manifest(text_of(values, "MANIFEST"), over), {}, {}};
     held.directory =
         fs::absolute(values.contains("out") ? text_of(values, "out") : held.manifest.outputs.root);
     held.lock = std::make_unique<RunLock>(held.directory);
@@ -150,8 +143,16 @@ void print_result(const fs::path& directory, bool json) {
 int lead(const Values& values, const ServeOptions& options, Link& link, const StopSignals& signals,
          bool& all_well, bool& ended) {
     HeldRun held = hold_run(values);
-    std::future<void> planning = std::async(std::launch::async, [&held] {
-        prepare_run_directory(make_plan(std::move(held.manifest), digest_cache()), held.directory);
+    std::future<void> planning = std::async(std::launch::async, [&] {
+        const ModelRequest& model = held.manifest.model;
+        PlanOptions how;
+        how.directory = held.directory;
+        how.digest_cache = user_cache();
+        how.calibration = find_calibration(options.agent.device == "cuda" ? "h100" : "cpu",
+                                           name_of(model.precision), user_cache());
+        how.extend = values.contains("extend");
+        ensure_plan(held.manifest, how);
+        sweep(held.directory);
     });
     while (planning.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
         keep_waiting(link);
@@ -178,8 +179,8 @@ int lead(const Values& values, const ServeOptions& options, Link& link, const St
 int run(const Arguments& arguments) {
     po::options_description options;
     options.add_options()("out", po::value<std::string>())("precision", po::value<std::string>())(
-        "set", po::value<std::vector<std::string>>()->composing())("json", "")(
-        "slots", po::value<int>()->default_value(0));
+        "extend", "")("json", "")("slots", po::value<int>()->default_value(0));
+    add_manifest_options(options);
     add_backend_options(options);
     const Values values = parse("run", arguments, options, {"MANIFEST"});
     ServeOptions how = options_of(values);

@@ -8,6 +8,7 @@ namespace gallop {
 
 std::string to_string(const Where& where) {
     if (where.line == 0) return where.file;
+    if (where.column == 0) return fmt::format("{}:{}", where.file, where.line);
     return fmt::format("{}:{}:{}", where.file, where.line, where.column);
 }
 

@@ -1,7 +1,6 @@
 #include "core/reader.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <deque>
 #include <optional>
 #include <tuple>
@@ -11,6 +10,7 @@
 #include <fmt/ranges.h>
 
 #include "core/check.hpp"
+#include "core/scalar.hpp"
 
 namespace gallop {
 
@@ -33,44 +33,6 @@ struct Reader::Log {
 
 namespace {
 
-/// The start of a text, fit for an error message.
-std::string shown(std::string_view text) {
-    constexpr std::size_t most = 60;
-    if (text.size() <= most) return std::string(text);
-    std::size_t end = most;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-    return std::string(text.substr(0, end)) + "…";
-}
-
-std::string describe(const Node& node) {
-    switch (node.kind) {
-        case Node::Kind::null: return "empty";
-        case Node::Kind::sequence: return "a list";
-        case Node::Kind::map: return "a map";
-        case Node::Kind::scalar: break;
-    }
-    return node.quoted ? fmt::format("\"{}\" in quotes", shown(node.scalar)) : shown(node.scalar);
-}
-
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-/// A plain decimal number: sign, digits without a leading zero, and what `from_chars` allows after
-/// them.
-template <class T>
-std::optional<T> parse_number(std::string_view text) {
-    if (!text.empty() && text.front() == '+') {
-        text.remove_prefix(1);
-        if (!text.empty() && text.front() == '-') return {};
-    }
-    const std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
-    if (digits.empty() || !(is_digit(digits[0]) || digits[0] == '.')) return {};  // inf, nan
-    if (digits.size() > 1 && digits[0] == '0' && is_digit(digits[1])) return {};  // octal to some
-    T value{};
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size()) return {};
-    return value;
-}
-
 std::string need(const Range<std::int64_t>& range) {
     return fmt::format("must be a whole number from {} to {}", range.least, range.most);
 }
@@ -78,24 +40,13 @@ std::string need(const Range<double>& range) {
     return fmt::format("must be a number from {} to {}", range.least, range.most);
 }
 
-template <class T>
-std::optional<T> number_in(const Node& node, const Range<T>& range) {
-    if (node.kind != Node::Kind::scalar || node.quoted) return {};
-    const auto value = parse_number<T>(node.scalar);
-    if (!value || *value < range.least || *value > range.most) return {};
-    return value;
+std::optional<std::int64_t> number_in(const Node& node, const Range<std::int64_t>& range) {
+    const auto value = as_whole(node);
+    return value && *value >= range.least && *value <= range.most ? value : std::nullopt;
 }
-
-std::optional<bool> as_bool(const Node& node) {
-    if (node.kind != Node::Kind::scalar || node.quoted) return {};
-    if (node.scalar == "true") return true;
-    if (node.scalar == "false") return false;
-    return {};
-}
-
-std::optional<std::string> as_text(const Node& node) {
-    if (node.kind != Node::Kind::scalar) return {};
-    return node.scalar;
+std::optional<double> number_in(const Node& node, const Range<double>& range) {
+    const auto value = as_number(node);
+    return value && *value >= range.least && *value <= range.most ? value : std::nullopt;
 }
 
 }  // namespace
@@ -106,7 +57,7 @@ Reader::Reader(const Node* map, std::shared_ptr<Log> log) : map_(map), log_(std:
     const Where where = map == nullptr ? Where{} : map->where;
     if (map_ != nullptr && map_->kind != Node::Kind::map) {
         if (map_->kind != Node::Kind::null)
-            log_->problems.push_back({where, fmt::format("{} (must be a map)", describe(*map_))});
+            log_->problems.push_back({where, fmt::format("{} (must be a map)", in_words(*map_))});
         map_ = nullptr;
     }
     log_->seen.push_back({map_, where, {}, false});
@@ -133,7 +84,7 @@ T Reader::read(std::string_view key, T fallback, const std::string& needed, Pars
     const Node* found = node(key);
     if (found == nullptr) return fallback;
     if (auto value = parse(*found)) return std::move(*value);
-    problem(found->where, fmt::format("{} is {} ({})", key, describe(*found), needed));
+    problem(found->where, fmt::format("{} is {} ({})", key, in_words(*found), needed));
     return fallback;
 }
 
@@ -143,7 +94,7 @@ std::vector<T> Reader::read_list(std::string_view key, std::vector<T> fallback,
     const Node* found = node(key);
     if (found == nullptr) return fallback;
     if (found->kind != Node::Kind::sequence) {
-        problem(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
+        problem(found->where, fmt::format("{} is {} (must be a list)", key, in_words(*found)));
         return fallback;
     }
     std::vector<T> values;
@@ -152,14 +103,14 @@ std::vector<T> Reader::read_list(std::string_view key, std::vector<T> fallback,
         if (auto value = parse(item)) {
             values.push_back(std::move(*value));
         } else {
-            problem(item.where, fmt::format("{}[{}] is {} ({})", key, i, describe(item), needed));
+            problem(item.where, fmt::format("{}[{}] is {} ({})", key, i, in_words(item), needed));
         }
     }
     return values.size() == found->items.size() ? values : fallback;
 }
 
 bool Reader::get(std::string_view key, bool fallback) {
-    return read(key, fallback, "must be true or false", as_bool);
+    return read(key, fallback, "must be true or false", as_flag);
 }
 
 std::int64_t Reader::get(std::string_view key, std::int64_t fallback, Range<std::int64_t> range) {
@@ -190,7 +141,7 @@ std::string Reader::choice(std::string_view key, const std::string& fallback,
     const auto text = as_text(*found);
     if (text && std::find(allowed.begin(), allowed.end(), *text) != allowed.end()) return *text;
     const std::string near = text ? nearest(*text, allowed) : "";
-    problem(found->where, fmt::format("{} is {} (must be one of: {}){}", key, describe(*found),
+    problem(found->where, fmt::format("{} is {} (must be one of: {}){}", key, in_words(*found),
                                       fmt::join(allowed, ", "),
                                       near.empty() ? "" : fmt::format("; did you mean {}?", near)));
     return fallback;
@@ -209,7 +160,7 @@ std::vector<double> Reader::get_list(std::string_view key, std::vector<double> f
 }
 
 std::vector<bool> Reader::get_list(std::string_view key, std::vector<bool> fallback) {
-    return read_list(key, std::move(fallback), "must be true or false", as_bool);
+    return read_list(key, std::move(fallback), "must be true or false", as_flag);
 }
 
 std::vector<std::string> Reader::get_list(std::string_view key, std::vector<std::string> fallback) {
@@ -232,7 +183,7 @@ std::vector<Reader> Reader::children(std::string_view key) {
     const Node* found = node(key);
     if (found == nullptr || found->kind == Node::Kind::null) return made;
     if (found->kind != Node::Kind::sequence) {
-        problem(found->where, fmt::format("{} is {} (must be a list)", key, describe(*found)));
+        problem(found->where, fmt::format("{} is {} (must be a list)", key, in_words(*found)));
         return made;
     }
     for (const Node& item : found->items) made.push_back(Reader(&item, log_));
@@ -261,9 +212,9 @@ std::vector<std::string> Reader::problems() {
             all.push_back(
                 {key.where, near.empty()
                                 ? fmt::format("unknown key \"{}\" (known here: {})",
-                                              shown(key.scalar), fmt::join(seen.known, ", "))
+                                              shortened(key.scalar), fmt::join(seen.known, ", "))
                                 : fmt::format("unknown key \"{}\"; did you mean \"{}\"?",
-                                              shown(key.scalar), near)});
+                                              shortened(key.scalar), near)});
         }
     }
     std::stable_sort(all.begin(), all.end(), [](const Log::Problem& a, const Log::Problem& b) {

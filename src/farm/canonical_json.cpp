@@ -51,34 +51,14 @@ std::u16string to_utf16(std::string_view text) {
     return out;
 }
 
-void write_string(const std::string& text, std::string& out) {
-    CHECK(is_utf8(text), "text is not UTF-8");
-    out += '"';
-    for (const char c : text) {
-        switch (c) {
-            case '"': out += "\\\""; break;
-            case '\\': out += "\\\\"; break;
-            case '\b': out += "\\b"; break;
-            case '\f': out += "\\f"; break;
-            case '\n': out += "\\n"; break;
-            case '\r': out += "\\r"; break;
-            case '\t': out += "\\t"; break;
-            default:
-                if (static_cast<unsigned char>(c) < 0x20)
-                    out += fmt::format("\\u{:04x}", static_cast<int>(c));
-                else
-                    out += c;
-        }
-    }
-    out += '"';
-}
-
 void write(const Json& value, std::string& out) {
     constexpr std::uint64_t largest = (std::uint64_t{1} << 53) - 1;
     switch (value.type()) {
         case Json::value_t::null: out += "null"; return;
         case Json::value_t::boolean: out += value.get<bool>() ? "true" : "false"; return;
-        case Json::value_t::string: write_string(value.get_ref<const std::string&>(), out); return;
+        case Json::value_t::string:
+            append_json_text(value.get_ref<const std::string&>(), out);
+            return;
         case Json::value_t::number_unsigned:
             CHECK(value.get<std::uint64_t>() <= largest, "{} has no exact double",
                   value.get<std::uint64_t>());
@@ -106,7 +86,7 @@ void write(const Json& value, std::string& out) {
             out += '{';
             for (std::size_t i = 0; i < keys.size(); ++i) {
                 if (i > 0) out += ',';
-                write_string(keys[i].second, out);
+                append_json_text(keys[i].second, out);
                 out += ':';
                 write(value.at(keys[i].second), out);
             }
@@ -119,6 +99,28 @@ void write(const Json& value, std::string& out) {
 }
 
 }  // namespace
+
+void append_json_text(std::string_view text, std::string& out) {
+    CHECK(is_utf8(text), "text is not UTF-8");
+    out += '"';
+    for (const char c : text) {
+        switch (c) {
+            case '"': out += "\\\""; break;
+            case '\\': out += "\\\\"; break;
+            case '\b': out += "\\b"; break;
+            case '\f': out += "\\f"; break;
+            case '\n': out += "\\n"; break;
+            case '\r': out += "\\r"; break;
+            case '\t': out += "\\t"; break;
+            default:
+                if (static_cast<unsigned char>(c) < 0x20)
+                    out += fmt::format("\\u{:04x}", static_cast<int>(c));
+                else
+                    out += c;
+        }
+    }
+    out += '"';
+}
 
 bool is_utf8(std::string_view text) {
     while (!text.empty())

@@ -12,6 +12,9 @@ namespace gallop {
 /// carry: NaN, infinities, integers beyond ±(2^53 − 1), text that is not UTF-8.
 std::string canonical_json(const nlohmann::json& value);
 
+/// Adds a text to `out` as canonical JSON writes it, in quotes. Throws Error when it is not UTF-8.
+void append_json_text(std::string_view text, std::string& out);
+
 /// A double as ECMAScript's Number::toString prints it. Throws Error when it is not finite.
 std::string number_text(double value);
 

@@ -1,344 +1,313 @@
 #include "farm/fields.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
+#include <optional>
 
-#include "core/check.hpp"
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include "core/files.hpp"
+#include "core/reader.hpp"
+#include "core/scalar.hpp"
 #include "farm/canonical_json.hpp"
+#include "pipeline/item.hpp"
 
 namespace gallop {
 namespace {
 
-constexpr int largest_side = 8192;
+using F = ItemField;
+using Kind = FieldType::Kind;
+
 constexpr double most_seconds = 600;
-constexpr std::int64_t largest_seed = (std::int64_t{1} << 53) - 1;  // exact in canonical JSON
+constexpr double largest_seed = 9007199254740991;  // 2⁵³ − 1: exact in canonical JSON
 
-struct Named {
-    const char* name;
-    Size base;
-    Size size;
-    const char* sr;
-};
-// The sizes of the published scripts. Source: example/ of daVinci-MagiHuman.
-constexpr Named named_resolutions[] = {{"256p", {448, 256}, {448, 256}, ""},
-                                       {"540p", {448, 256}, {896, 512}, "540p_sr"},
-                                       {"1080p", {448, 256}, {1920, 1088}, "1080p_sr"}};
+const FieldType text = {Kind::text};
+const FieldType picture_size = {Kind::size, 0, 0, {"256p", "540p", "1080p"}};
+const FieldType guidance_scale = {Kind::number, 0, 100};
+const FieldType sr_models = {Kind::choice, 0, 0, {"auto", "none", "540p_sr", "1080p_sr"}};
 
-const Named* find_named(std::string_view word) {
-    for (const Named& named : named_resolutions)
-        if (word == named.name) return &named;
-    return nullptr;
+std::vector<Field> make_table() {
+    std::vector<std::pair<F, Field>> rows = {
+        {F::name, {"name", text, "The item's name; names must differ"}},
+        {F::prompt, {"prompt", text, "What is to be seen and heard"}},
+        {F::negative_prompt,
+         {"negative_prompt", text,
+          "What is not to be seen and heard; used with two passes, where a shipped text stands "
+          "in"}},
+        {F::negative_prompt_file,
+         {"negative_prompt_file", text, "A text file that holds the negative prompt"}},
+        {F::image, {"image", text, "Path of the first picture"}},
+        {F::audio, {"audio", text, "Path of the driving sound"}},
+        {F::task,
+         {"task",
+          {Kind::choice, 0, 0, {"t2av", "ti2av", "a2v"}},
+          "t2av: text only; ti2av: with an image; a2v: with driving sound. Follows from the "
+          "inputs"}},
+        {F::resolution, {"resolution", picture_size, "Size of the finished picture"}},
+        {F::base_resolution,
+         {"base_resolution", picture_size, "Size of the base stage's picture, before sr"}},
+        {F::seconds, {"seconds", {Kind::number, 0.001, most_seconds}, "How long the clip lasts"}},
+        {F::frames,
+         {"frames", {Kind::whole, 1, most_seconds * 25}, "How many pictures, in place of seconds"}},
+        {F::seed, {"seed", {Kind::whole, 0, largest_seed}, "Seed of this item's noise"}},
+        {F::steps_base, {"steps.base", {Kind::whole, 1, 1000}, "Steps of the base stage"}},
+        {F::steps_sr, {"steps.sr", {Kind::whole, 1, 1000}, "Steps of super-resolution"}},
+        {F::passes,
+         {"passes", {Kind::whole, 1, 2}, "2: guided by a negative prompt; 1: without guidance"}},
+        {F::shift, {"shift", {Kind::number, 0.1, 100}, "Shift of the base stage's noise levels"}},
+        {F::guidance,
+         {"guidance", guidance_scale, "Guidance of picture and sound; only with two passes"}},
+        {F::guidance_video, {"guidance.video", guidance_scale, "Guidance of the picture"}},
+        {F::guidance_late,
+         {"guidance.late", guidance_scale, "Guidance of the picture in the late steps"}},
+        {F::guidance_until,
+         {"guidance.until", {Kind::whole, 0, 1000}, "Timestep at which the late steps begin"}},
+        {F::guidance_audio, {"guidance.audio", guidance_scale, "Guidance of the sound"}},
+        {F::sr, {"sr", sr_models, "Super-resolution model; auto goes by the resolution"}},
+        {F::sr_model,
+         {"sr.model", sr_models, "Super-resolution model; auto goes by the resolution"}},
+        {F::sr_passes, {"sr.passes", {Kind::whole, 1, 2}, "2: super-resolution with guidance"}},
+        {F::sr_shift, {"sr.shift", {Kind::number, 0.1, 100}, "Shift of its noise levels"}},
+        {F::sr_guidance, {"sr.guidance", guidance_scale, "Its guidance; only with two passes"}},
+        {F::sr_trick_frames,
+         {"sr.trick_frames",
+          {Kind::whole, 0, 100000},
+          "The first so many latent frames are guided by trick_guidance"}},
+        {F::sr_trick_guidance,
+         {"sr.trick_guidance", guidance_scale, "Guidance of the first latent frames"}},
+        {F::sr_noise_value,
+         {"sr.noise_value", {Kind::whole, 0, 999}, "How much noise it starts from"}},
+        {F::sr_audio_noise,
+         {"sr.audio_noise", {Kind::number, 0, 1}, "Share of noise in the sound it is shown"}},
+        {F::decoder,
+         {"decoder", {Kind::choice, 0, 0, {"turbo", "wan"}}, "Which network decodes the picture"}},
+        {F::decode_tiled,
+         {"decode.tiled", {Kind::flag}, "Decode the picture in tiles, to save memory"}},
+        {F::audio_posterior,
+         {"audio_posterior",
+          {Kind::choice, 0, 0, {"sample", "mean"}},
+          "How driving sound is encoded"}},
+    };
+    std::vector<Field> table(item_field_count);
+    for (auto& [field, row] : rows) table[static_cast<std::size_t>(field)] = std::move(row);
+    return table;
 }
 
-int nearest_multiple(std::int64_t side) {
-    return static_cast<int>(std::clamp<std::int64_t>((side + 16) / 32 * 32, 32, largest_side));
-}
-
-/// Reads "WxH". Returns an empty text or what is wrong with it.
-std::string read_size(std::string_view text, Size& size) {
-    std::int64_t side[2] = {0, 0};
-    const char* at = text.data();
-    const char* const end = at + text.size();
-    for (int i = 0; i < 2; ++i) {
-        const auto [stop, failed] = std::from_chars(at, end, side[i]);
-        if (failed != std::errc() || stop == at || *at == '-' ||
-            (i == 0 ? stop == end || *stop != 'x' : stop != end))
-            return fmt::format("is \"{}\" (must be 256p, 540p, 1080p, or WIDTHxHEIGHT)", text);
-        at = stop + 1;
+/// The text of a file that a manifest names. Nothing after a problem.
+std::optional<std::string> read_prompt_file(const std::string& name, const Where& where,
+                                            const std::filesystem::path& folder,
+                                            Problems& problems) {
+    try {
+        std::string content = read_text(folder / name, 1U << 16);
+        if (is_utf8(content) && content.find('\0') == std::string::npos) return content;
+        problems.add(where, fmt::format("negative_prompt_file: {} is not UTF-8 text", name));
+    } catch (const Error& failed) {
+        problems.add(where, fmt::format("negative_prompt_file: {}", failed.what()));
     }
-    const Size near{nearest_multiple(side[0]), nearest_multiple(side[1])};
-    if (near.width != side[0] || near.height != side[1])
-        return fmt::format(
-            "is {} (width and height must be multiples of 32 from 32 to {}); the nearest is {}x{}",
-            text, largest_side, near.width, near.height);
-    size = near;
     return {};
 }
 
-void read_guidance(Reader& in, ItemFields& fields) {
-    constexpr Range range{0.0, 100.0};
-    const Node* node = in.node("guidance");
-    if (node->kind == Node::Kind::map) {
-        Reader child = in.child("guidance");
-        if (child.has("video")) fields.guidance = child.get("video", 5.0, range);
-        if (child.has("late")) fields.guidance_late = child.get("late", 2.0, range);
-        if (child.has("until")) fields.guidance_until = child.get("until", 500, Range{0, 1000});
-        if (child.has("audio")) fields.audio_guidance = child.get("audio", 5.0, range);
-        return;
-    }
-    const double value = in.get("guidance", 5.0, range);
-    fields.guidance = fields.audio_guidance = value;
-    fields.guidance_late = std::min(value, BaseSampling{}.guidance_late);
-    fields.guidance_until.reset();
+bool is_group(std::string_view prefix) {
+    for (const Field& row : item_fields())
+        if (row.path.size() > prefix.size() && row.path.starts_with(prefix) &&
+            row.path[prefix.size()] == '.')
+            return true;
+    return false;
 }
 
-void read_sr(Reader& in, ItemFields& fields) {
-    static const std::vector<std::string> models = {"auto", "none", "540p_sr", "1080p_sr"};
-    const Node* node = in.node("sr");
-    if (node->kind != Node::Kind::map) {
-        fields.sr = in.choice("sr", fields.sr, models);
-        return;
+/// The names that may stand in a map whose fields begin with `prefix`.
+std::vector<std::string> names_below(std::string_view prefix) {
+    std::vector<std::string> names;
+    for (const Field& row : item_fields()) {
+        if (!row.path.starts_with(prefix)) continue;
+        std::string name = row.path.substr(prefix.size());
+        if (!prefix.empty() || name.find('.') == std::string::npos) names.push_back(name);
+        name.resize(std::min(name.find('.'), name.size()));
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
-    Reader child = in.child("sr");
-    SrSampling& super = fields.super;
-    fields.sr = child.choice("model", fields.sr, models);
-    super.passes = child.get("passes", super.passes, Range{1, 2});
-    super.shift = child.get("shift", super.shift, Range{0.1, 100.0});
-    super.guidance = child.get("guidance", super.guidance, Range{0.0, 100.0});
-    super.trick_frames = child.get("trick_frames", super.trick_frames, Range{0, 100000});
-    super.trick_guidance = child.get("trick_guidance", super.trick_guidance, Range{0.0, 100.0});
-    super.noise_value = child.get("noise_value", super.noise_value, Range{0, 999});
-    super.audio_noise = child.get("audio_noise", super.audio_noise, Range{0.0, 1.0});
-}
-
-bool is_file(const std::filesystem::path& path) {
-    std::error_code failed;
-    return std::filesystem::is_regular_file(path, failed);
-}
-
-/// Collects the mistakes of one item.
-struct Checker {
-    const ItemFields& fields;
-    const Where& item;
-    std::vector<Remark>& problems;
-
-    Where at(std::string_view key) const {
-        const auto found = fields.set_at.find(key);
-        return found == fields.set_at.end() ? item : found->second.where;
-    }
-    int layer(std::string_view key) const {
-        const auto found = fields.set_at.find(key);
-        return found == fields.set_at.end() ? 0 : found->second.layer;
-    }
-    void problem(std::string_view key, std::string text) const {
-        problems.push_back({at(key), std::move(text)});
-    }
-    std::string file(const char* key, const std::string& written,
-                     const std::filesystem::path& folder) const {
-        if (written.empty()) return {};
-        const std::filesystem::path path = (folder / written).lexically_normal();
-        if (!is_file(path))
-            problem(key, fmt::format("{} is \"{}\", but there is no such file ({})", key, written,
-                                     path.string()));
-        return path.string();
-    }
-};
-
-void resolve_task(const Checker& check) {
-    const ItemFields& fields = check.fields;
-    if (!fields.task) return;
-    // A task from the defaults yields to inputs that the item itself brings.
-    const auto brought = [&](const char* key) { return check.layer(key) > check.layer("task"); };
-    if (*fields.task == "t2av") {
-        for (const auto& [key, value] :
-             {std::pair{"image", &fields.image}, {"audio", &fields.audio}})
-            if (!value->empty() && !brought(key))
-                check.problem(
-                    "task", fmt::format("task is t2av, but {0} is \"{1}\" (t2av takes text only); "
-                                        "leave task out, or set {0} to \"\"",
-                                        key, *value));
-    } else {
-        const bool image = *fields.task == "ti2av";
-        if ((image ? fields.image : fields.audio).empty())
-            check.problem("task", fmt::format("task is {} (needs {})", *fields.task,
-                                              image ? "image" : "audio"));
-        if (image && !fields.audio.empty() && !brought("audio"))
-            check.problem(
-                "task",
-                "task is ti2av, but audio is given (a2v takes driving sound, with or without "
-                "an image)");
-    }
-}
-
-void resolve_sizes(const Checker& check, Item& item, std::vector<Remark>& notes) {
-    const ItemFields& fields = check.fields;
-    const Named* named = find_named(fields.resolution);
-    if (named != nullptr) {
-        item.size = named->size;
-    } else if (std::string wrong = read_size(fields.resolution, item.size); !wrong.empty()) {
-        check.problem("resolution", "resolution " + wrong);
-    }
-    item.sr = fields.sr == "auto"   ? (named == nullptr ? "" : named->sr)
-              : fields.sr == "none" ? ""
-                                    : fields.sr;
-    item.base_size = item.size;
-    if (item.sr.empty()) {
-        if (fields.base_resolution)
-            check.problem(
-                "base_resolution",
-                fmt::format("base_resolution is {}, but no super-resolution stage follows "
-                            "(sr must be 540p_sr or 1080p_sr)",
-                            *fields.base_resolution));
-        return;
-    }
-    if (fields.base_resolution) {
-        if (const Named* base = find_named(*fields.base_resolution))
-            item.base_size = base->size;
-        else if (std::string wrong = read_size(*fields.base_resolution, item.base_size);
-                 !wrong.empty())
-            check.problem("base_resolution", "base_resolution " + wrong);
-    } else if (named != nullptr && named->sr[0] != '\0') {
-        item.base_size = named->base;
-    } else {
-        item.base_size = {nearest_multiple(item.size.width / 2),
-                          nearest_multiple(item.size.height / 2)};
-        notes.push_back(
-            {check.at("resolution"),
-             fmt::format(
-                 "the base stage runs at {}x{}, half of {}; base_resolution sets another size",
-                 item.base_size.width, item.base_size.height, fields.resolution)});
-    }
-    if (item.base_size.width > item.size.width || item.base_size.height > item.size.height)
-        check.problem(
-            "base_resolution",
-            fmt::format("base_resolution is {}x{} (at most the final {}x{})", item.base_size.width,
-                        item.base_size.height, item.size.width, item.size.height));
-}
-
-}  // namespace
-
-const std::vector<std::string>& item_field_names() {
-    static const std::vector<std::string> names = {"name",
-                                                   "prompt",
-                                                   "negative_prompt",
-                                                   "negative_prompt_file",
-                                                   "image",
-                                                   "audio",
-                                                   "task",
-                                                   "resolution",
-                                                   "sr",
-                                                   "base_resolution",
-                                                   "seconds",
-                                                   "frames",
-                                                   "seed",
-                                                   "steps",
-                                                   "guidance",
-                                                   "passes",
-                                                   "shift",
-                                                   "decoder",
-                                                   "audio_posterior"};
     return names;
 }
 
-void read_fields(Reader& in, const std::filesystem::path& folder, ItemFields& fields) {
-    ++fields.layers;
-    for (const std::string& key : item_field_names())
-        if (in.has(key)) fields.set_at[key] = {in.where(key), fields.layers};
+/// One walk over a layer's map.
+struct LayerReader {
+    Rank rank;
+    const std::filesystem::path& folder;
+    const std::vector<std::string>& skip;
+    Problems& problems;
+    Layer layer;
+    std::vector<ItemField> seen;
 
-    fields.name = in.get("name", fields.name);
-    fields.prompt = in.get("prompt", fields.prompt);
-    fields.negative_prompt = in.get("negative_prompt", fields.negative_prompt);
-    const std::string file = in.get("negative_prompt_file", "");
-    if (!file.empty()) {
-        if (in.has("negative_prompt"))
-            in.problem("negative_prompt_file",
-                       "negative_prompt_file stands beside negative_prompt (one of the two)");
-        try {
-            fields.negative_prompt = read_text(folder / file, 1U << 16);
-            if (!is_utf8(fields.negative_prompt) ||
-                fields.negative_prompt.find('\0') != std::string::npos)
-                in.problem("negative_prompt_file",
-                           fmt::format("negative_prompt_file: {} is not UTF-8 text", file));
-        } catch (const Error& failed) {
-            in.problem("negative_prompt_file",
-                       fmt::format("negative_prompt_file: {}", failed.what()));
+    void read(const Node& map, const std::string& prefix) {
+        if (map.kind == Node::Kind::null) return;
+        if (map.kind != Node::Kind::map) {
+            std::string group = prefix.substr(0, prefix.empty() ? 0 : prefix.size() - 1);
+            problems.add(map.where,
+                         fmt::format("{}{} (must be a map)", group.empty() ? "" : group + " is ",
+                                     in_words(map)));
+            return;
         }
+        for (const auto& [key, value] : map.entries) entry(key, value, prefix);
     }
-    fields.image = in.get("image", fields.image);
-    fields.audio = in.get("audio", fields.audio);
-    if (in.has("task")) fields.task = in.choice("task", "t2av", {"t2av", "ti2av", "a2v"});
-    fields.resolution = in.get("resolution", fields.resolution);
-    if (in.has("sr")) read_sr(in, fields);
-    if (in.has("base_resolution")) fields.base_resolution = in.get("base_resolution", "");
-    if (in.has("seconds") && in.has("frames"))
-        in.problem("frames", "frames stands beside seconds (one of the two)");
-    if (in.has("seconds")) {
-        fields.seconds = in.get("seconds", fields.seconds, Range{0.001, most_seconds});
-        fields.frames.reset();
+
+    void entry(const Node& key, const Node& value, const std::string& prefix) {
+        if (prefix.empty() && std::find(skip.begin(), skip.end(), key.scalar) != skip.end()) return;
+        const std::string path = prefix + key.scalar;
+        const ItemField field = find_item_field(path);
+        if (value.kind == Node::Kind::map && is_group(path)) return read(value, path + ".");
+        if (field == F::count) {
+            if (is_group(path)) {
+                problems.add(value.where,
+                             fmt::format("{} is {} (must be a map with {})", path, in_words(value),
+                                         fmt::join(names_below(path + "."), ", ")));
+                return;
+            }
+            std::vector<std::string> known = names_below(prefix);
+            if (prefix.empty()) known.insert(known.end(), skip.begin(), skip.end());
+            problems.add(key.where, unknown_key(key.scalar, known));
+            return;
+        }
+        if (std::find(seen.begin(), seen.end(), field) != seen.end())
+            problems.add(key.where, fmt::format("{} is set twice in one place", path));
+        seen.push_back(field);
+        const auto beside = [&](F other, const char* remark) {
+            if (std::find(seen.begin(), seen.end(), other) != seen.end())
+                problems.add(value.where, remark);
+        };
+        if (field == F::frames) beside(F::seconds, "frames stands beside seconds (one of the two)");
+        if (field == F::seconds) beside(F::frames, "seconds stands beside frames (one of the two)");
+        if (field == F::negative_prompt_file)
+            beside(F::negative_prompt,
+                   "negative_prompt_file stands beside negative_prompt (one of the two)");
+        if (field == F::negative_prompt)
+            beside(F::negative_prompt_file,
+                   "negative_prompt stands beside negative_prompt_file (one of the two)");
+        read_assignment(field, value, rank, folder, problems, layer);
     }
-    if (in.has("frames"))
-        fields.frames = in.get("frames", 125, Range{1, static_cast<int>(most_seconds) * 25});
-    if (in.has("seed"))
-        fields.seed = static_cast<std::uint64_t>(
-            in.get("seed", std::int64_t{42}, Range{std::int64_t{0}, largest_seed}));
-    if (in.has("steps")) {
-        Reader child = in.child("steps");
-        if (child.has("base")) fields.steps = child.get("base", 8, Range{1, 1000});
-        fields.super.steps = child.get("sr", fields.super.steps, Range{1, 1000});
-    }
-    if (in.has("guidance")) read_guidance(in, fields);
-    if (in.has("passes")) fields.passes = in.get("passes", 1, Range{1, 2});
-    if (in.has("shift")) fields.shift = in.get("shift", 5.0, Range{0.1, 100.0});
-    fields.decoder = in.choice("decoder", fields.decoder, {"turbo", "wan"});
-    fields.posterior = in.choice("audio_posterior", fields.posterior, {"sample", "mean"});
-}
-
-Length length_of_frames(int frames) {
-    const int latent_frames = (frames - 1 + 3) / 4 + 1;
-    return {frames, 4 * (latent_frames - 1) + 1};
-}
-
-namespace {
-
-Length length_of_latents(int audio_latents) {
-    return {4 * ((audio_latents - 1) / 4) + 1, audio_latents};
-}
+};
 
 }  // namespace
 
-Length length_of_seconds(double seconds) {
-    // The addend keeps 1.16 s, which is 28.999… in doubles, at 29.
-    return length_of_latents(static_cast<int>(std::floor(seconds * 25 + 1e-6)) + 1);
+const std::vector<Field>& item_fields() {
+    static const std::vector<Field> table = make_table();
+    return table;
 }
 
-Length length_of_sound(std::int64_t samples) {
-    if (samples < 2048) return {};
-    return length_of_latents(static_cast<int>(samples / 2048));
+const Field& item_field(ItemField field) { return item_fields()[static_cast<std::size_t>(field)]; }
+
+ItemField find_item_field(std::string_view path) {
+    const std::vector<Field>& table = item_fields();
+    for (std::size_t i = 0; i < table.size(); ++i)
+        if (table[i].path == path) return static_cast<ItemField>(i);
+    return F::count;
 }
 
-ResolvedItem resolve_fields(const ItemFields& fields, const std::string& variant,
-                            const std::filesystem::path& folder, const Where& where,
-                            std::vector<Remark>& problems, std::vector<Remark>& notes) {
-    const Checker check{fields, where, problems};
-    ResolvedItem resolved;
-    resolved.where = where;
-    Item& item = resolved.item;
-    item.name = fields.name;
-    item.prompt = fields.prompt;
-    item.negative_prompt = fields.negative_prompt;
-    if (item.prompt.find_first_not_of(" \t\r\n") == std::string::npos)
-        check.problem("prompt", fmt::format("item \"{}\" has no prompt", fields.name));
-    item.image = check.file("image", fields.image, folder);
-    item.audio = check.file("audio", fields.audio, folder);
-    resolve_task(check);
-    resolve_sizes(check, item, notes);
+const char* name_of(Rank rank) {
+    switch (rank) {
+        case Rank::preset: return "preset";
+        case Rank::defaults: return "defaults";
+        case Rank::cell: return "sweep cell";
+        case Rank::item: return "item";
+        case Rank::overrides: return "overrides";
+        case Rank::command_line: return "--set";
+    }
+    return "?";
+}
 
-    resolved.frames = fields.frames.value_or(0);
-    resolved.seconds = fields.frames ? 0 : fields.seconds;
-    const Length length =
-        fields.frames ? length_of_frames(*fields.frames) : length_of_seconds(fields.seconds);
-    item.frames = length.frames;
-    item.audio_latents = length.audio_latents;
+bool read_assignment(ItemField field, const Node& node, Rank rank,
+                     const std::filesystem::path& folder, Problems& problems, Layer& layer) {
+    auto value = read_value(item_field(field), node, problems);
+    if (!value) return false;
+    const auto put = [&](F to, Value what) {
+        layer.push_back({to, std::move(what), node.where, rank});
+    };
+    switch (field) {
+        case F::negative_prompt_file: {
+            auto content =
+                read_prompt_file(std::get<std::string>(*value), node.where, folder, problems);
+            if (!content) return false;
+            put(F::negative_prompt, std::move(*content));
+            return true;
+        }
+        case F::guidance: {
+            const double scale = std::get<double>(*value);
+            put(F::guidance_video, scale);
+            put(F::guidance_audio, scale);
+            put(F::guidance_late, std::min(scale, BaseSampling{}.guidance_late));
+            put(F::guidance_until, {});
+            return true;
+        }
+        case F::sr: field = F::sr_model; break;
+        case F::seconds: put(F::frames, {}); break;
+        case F::frames: put(F::seconds, {}); break;
+        default: break;
+    }
+    put(field, std::move(*value));
+    return true;
+}
 
-    item.variant = variant;
+Layer read_layer(const Node& map, Rank rank, const std::filesystem::path& folder,
+                 Problems& problems, const std::vector<std::string>& skip) {
+    LayerReader reader{rank, folder, skip, problems, {}, {}};
+    reader.read(map, "");
+    return std::move(reader.layer);
+}
+
+void ItemFields::apply(const Layer& layer) {
+    for (const Assignment& one : layer) apply(one);
+}
+
+const std::string& ItemFields::text(ItemField field) const {
+    static const std::string none;
+    const Assignment* found = at(field);
+    return found == nullptr ? none : std::get<std::string>(found->value);
+}
+
+double ItemFields::number(ItemField field, double fallback) const {
+    const Assignment* found = at(field);
+    return found == nullptr ? fallback : std::get<double>(found->value);
+}
+
+int ItemFields::whole(ItemField field, int fallback) const {
+    const Assignment* found = at(field);
+    return found == nullptr ? fallback : static_cast<int>(std::get<std::int64_t>(found->value));
+}
+
+Value ItemFields::value(ItemField field, std::string_view variant) const {
+    using namespace std::string_literals;
+    if (const Assignment* found = at(field)) return found->value;
     const bool guided = variant == "base";
-    BaseSampling& base = item.base;
-    base.steps = fields.steps.value_or(guided ? 32 : 8);
-    base.passes = fields.passes.value_or(guided ? 2 : 1);
-    base.shift = fields.shift.value_or(base.shift);
-    base.guidance = fields.guidance.value_or(base.guidance);
-    base.guidance_late = fields.guidance_late.value_or(base.guidance_late);
-    base.guidance_until = fields.guidance_until.value_or(base.guidance_until);
-    base.audio_guidance = fields.audio_guidance.value_or(base.audio_guidance);
-    if (base.passes == 1 && fields.set_at.contains("guidance"))
-        notes.push_back(
-            {check.at("guidance"), "guidance has no effect with one pass (passes: 2 turns it on)"});
-    item.super = fields.super;
-    item.decoder = fields.decoder == "wan" ? VideoDecoder::wan : VideoDecoder::turbo;
-    item.audio_posterior_mean = fields.posterior == "mean";
-    return resolved;
+    const BaseSampling base;
+    const SrSampling super;
+    switch (field) {
+        case F::task: {
+            if (!text(F::audio).empty()) return "a2v"s;
+            return text(F::image).empty() ? "t2av"s : "ti2av"s;
+        }
+        case F::resolution: return "256p"s;
+        case F::seconds:
+            if (has(F::frames)) return {};
+            return 5.0;
+        case F::steps_base: return std::int64_t{guided ? 32 : 8};
+        case F::passes: return std::int64_t{guided ? 2 : 1};
+        case F::shift: return base.shift;
+        case F::guidance_video: return base.guidance;
+        case F::guidance_late: return base.guidance_late;
+        case F::guidance_until: return std::int64_t{base.guidance_until};
+        case F::guidance_audio: return base.audio_guidance;
+        case F::sr_model: return "auto"s;
+        case F::steps_sr: return std::int64_t{super.steps};
+        case F::sr_passes: return std::int64_t{super.passes};
+        case F::sr_shift: return super.shift;
+        case F::sr_guidance: return super.guidance;
+        case F::sr_trick_frames: return std::int64_t{super.trick_frames};
+        case F::sr_trick_guidance: return super.trick_guidance;
+        case F::sr_noise_value: return std::int64_t{super.noise_value};
+        case F::sr_audio_noise: return super.audio_noise;
+        case F::decoder: return "turbo"s;
+        case F::decode_tiled: return false;
+        case F::audio_posterior: return "sample"s;
+        default: return {};
+    }
 }
 
 }  // namespace gallop

@@ -1,89 +1,113 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
-#include <map>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "core/reader.hpp"
-#include "pipeline/item.hpp"
+#include "core/node.hpp"
+#include "farm/problems.hpp"
+#include "farm/setting.hpp"
 
 namespace gallop {
 
-/// A mistake or a remark, with the place that it is about.
-struct Remark {
+/// The fields of an item, in the order of the table behind `item_field`.
+enum class ItemField : std::uint8_t {
+    name,
+    prompt,
+    negative_prompt,
+    negative_prompt_file,
+    image,
+    audio,
+    task,
+    resolution,
+    base_resolution,
+    seconds,
+    frames,
+    seed,
+    steps_base,
+    steps_sr,
+    passes,
+    shift,
+    guidance,  ///< a number for picture and sound alike; stands for the four below
+    guidance_video,
+    guidance_late,
+    guidance_until,
+    guidance_audio,
+    sr,  ///< the model alone; stands for sr_model
+    sr_model,
+    sr_passes,
+    sr_shift,
+    sr_guidance,
+    sr_trick_frames,
+    sr_trick_guidance,
+    sr_noise_value,
+    sr_audio_noise,
+    decoder,
+    decode_tiled,
+    audio_posterior,
+    count
+};
+inline constexpr std::size_t item_field_count = static_cast<std::size_t>(ItemField::count);
+
+/// The row of the table.
+const Field& item_field(ItemField field);
+/// All of them, in order.
+const std::vector<Field>& item_fields();
+
+/// The layers that may set an item's field; later ones win.
+enum class Rank : std::uint8_t { preset, defaults, cell, item, overrides, command_line };
+/// "preset", "defaults", "sweep cell", "item", "overrides", "--set".
+const char* name_of(Rank rank);
+
+/// One field set by one layer.
+struct Assignment {
+    ItemField field;
+    Value value;
     Where where;
-    std::string text;
+    Rank rank;
 };
 
-/// The fields of one item as far as they have been set; read layer by layer, lowest first, each
-/// layer over what the layers below set.
-struct ItemFields {
-    std::string name;
-    std::string prompt;
-    std::string negative_prompt;
-    std::string image;  ///< as written; "" for none
-    std::string audio;
-    std::optional<std::string> task;
-    std::string resolution = "256p";
-    std::string sr = "auto";
-    std::optional<std::string> base_resolution;
-    double seconds = 5.0;
-    std::optional<int> frames;  ///< instead of seconds
-    std::optional<std::uint64_t> seed;
-    std::optional<int> steps;  ///< of the base stage
-    std::optional<int> passes;
-    std::optional<double> shift;
-    std::optional<double> guidance, guidance_late, audio_guidance;
-    std::optional<int> guidance_until;
-    SrSampling super;
-    std::string decoder = "turbo";
-    std::string posterior = "sample";  ///< of driving sound
+/// What one layer sets, in the order in which it is to be applied. A field that stands for several
+/// comes as those; one that excludes another (frames, seconds) unsets that first.
+using Layer = std::vector<Assignment>;
 
-    /// Where a field was set last, and by which layer.
-    struct Setting {
-        Where where;
-        int layer;
-    };
-    std::map<std::string, Setting, std::less<>> set_at;
-    int layers = 0;  ///< read so far
+/// Reads a map of fields, nested (`steps: {base: 8}`) or dotted (`steps.base: 8`). Paths of text
+/// files are taken from `folder`. `skip`: keys of the map that are none of these fields; `also`:
+/// further known keys, for the hint about an unknown one.
+Layer read_layer(const Node& map, Rank rank, const std::filesystem::path& folder,
+                 Problems& problems, const std::vector<std::string>& skip = {});
+
+/// Adds what `field: value` sets to a layer. False after a problem.
+bool read_assignment(ItemField field, const Node& value, Rank rank,
+                     const std::filesystem::path& folder, Problems& problems, Layer& layer);
+
+/// Finds the field of a dotted path; ItemField::count when there is none.
+ItemField find_item_field(std::string_view path);
+
+/// Who set each field last. Holds addresses: the layers must outlive it.
+class ItemFields {
+public:
+    void apply(const Layer& layer);
+    void apply(const Assignment& one) { set_[index(one.field)] = &one; }
+    /// The winning assignment; nullptr when nobody set the field.
+    const Assignment* at(ItemField field) const {
+        const Assignment* found = set_[index(field)];
+        return found == nullptr || std::holds_alternative<std::monostate>(found->value) ? nullptr
+                                                                                        : found;
+    }
+    bool has(ItemField field) const { return at(field) != nullptr; }
+    // The value that holds: set, or else the default. `variant` is the model's.
+    Value value(ItemField field, std::string_view variant) const;
+    const std::string& text(ItemField field) const;
+    double number(ItemField field, double fallback) const;
+    int whole(ItemField field, int fallback) const;
+
+private:
+    static std::size_t index(ItemField field) { return static_cast<std::size_t>(field); }
+    std::array<const Assignment*, item_field_count> set_{};
 };
-
-/// Names of all fields of an item.
-const std::vector<std::string>& item_field_names();
-
-/// Reads one layer of fields over `fields`. Relative paths of text files are tried against
-/// `folder`.
-void read_fields(Reader& in, const std::filesystem::path& folder, ItemFields& fields);
-
-/// Fields that belong together once all layers are read.
-struct ResolvedItem {
-    Item item;    ///< without seed and id; for driving sound, without frames and audio_latents
-    Where where;  ///< of the item in the manifest
-    double seconds = 0;  ///< asked for; 0 when `frames` was
-    int frames = 0;      ///< asked for; 0 when `seconds` was
-};
-
-/// Checks the fields against each other and makes an item of them. Paths come out absolute.
-/// Mistakes go to `problems`, choices worth knowing to `notes`.
-ResolvedItem resolve_fields(const ItemFields& fields, const std::string& variant,
-                            const std::filesystem::path& folder, const Where& where,
-                            std::vector<Remark>& problems, std::vector<Remark>& notes);
-
-/// Pictures and sound latents of a clip. Source: the reference's evaluate step: 25 sound latents a
-/// second and one more, four pictures a latent frame.
-struct Length {
-    int frames = 0;         ///< pictures
-    int audio_latents = 0;  ///< A
-};
-/// Of a duration: A = floor(25·s) + 1, T = (A − 1) div 4 + 1, 4(T − 1) + 1 pictures.
-Length length_of_seconds(double seconds);
-/// Of a number of pictures: T = ceil((N − 1)/4) + 1, A = 4(T − 1) + 1, trimmed to N pictures.
-Length length_of_frames(int frames);
-/// Of driving sound of `samples` at 51,200 Hz: A = samples div 2048, T and the pictures from A.
-/// Zero when it is too short for one latent.
-Length length_of_sound(std::int64_t samples);
 
 }  // namespace gallop

@@ -1,228 +1,307 @@
 #include "farm/plan.hpp"
 
-#include <map>
+#include <algorithm>
+#include <fstream>
+#include <optional>
 #include <set>
 
 #include "core/check.hpp"
-#include "core/clip.hpp"
 #include "core/files.hpp"
+#include "core/log.hpp"
 #include "farm/canonical_json.hpp"
-#include "media/audio_file.hpp"
+#include "farm/id_set.hpp"
+#include "farm/inputs.hpp"
+#include "farm/lock_text.hpp"
+#include "farm/plan_files.hpp"
 #include "media/digest.hpp"
 
 namespace gallop {
 namespace {
 
+namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-Json size_json(Size size) { return {size.width, size.height}; }
+constexpr std::size_t most_buckets = 60'000;  // an item's bucket is a 16-bit number
 
-std::string bucket_of(const Item& item) {
+std::string bucket_of(const Item& item, int gpus) {
     std::string bucket = fmt::format("{}-{}x{}-{}", item.variant, item.base_size.width,
                                      item.base_size.height, item.frames);
     if (!item.sr.empty())
         bucket += fmt::format("-{}-{}x{}", item.sr, item.size.width, item.size.height);
+    if (item.decoder == VideoDecoder::wan) bucket += "-wan";
+    if (gpus > 1) bucket += fmt::format("-{}gpus", gpus);
     return bucket;
 }
 
-/// Pixels to compute, as seconds of a CPU: comparable with one another, no more.
-double predicted_seconds(const Item& item) {
-    const auto work = [&](Size size, int steps, int passes) {
-        return 1e-6 * size.width * size.height * item.frames * steps * passes;
+/// Makes one plan.
+class Planner {
+public:
+    Planner(const Manifest& manifest, const PlanOptions& options)
+        : manifest_(manifest),
+          options_(options),
+          cost_(manifest, options.calibration),
+          inputs_(options.digest_cache.empty() ? fs::path() : options.digest_cache / "inputs.bin") {
+        RunConfig& config = result_.config;
+        static_cast<RunRequest&>(config) = manifest;
+        config.manifest = fs::absolute(manifest.path).string();
+        config.device = options.calibration.device;
+        if (!manifest.model.arch.empty()) config.arch_digest = digest_file(manifest.model.arch);
+        for (const auto& [axis, values] : manifest.sweep.axes()) config.sweep[axis] = values;
+        if (options.extend) take_earlier();
+        if (!options.directory.empty()) files_.emplace(options.directory, earlier_);
+    }
+
+    PlanResult make() {
+        expand(manifest_, problems_, result_.notes, [this](const Expansion& one) { add(one); });
+        problems_.raise();
+        if (options_.extend) refuse_removals();
+        RunConfig& config = result_.config;
+        if (config.items == 0) throw_input_error("{}: no items", manifest_.path.string());
+        for (std::size_t i = 0; i < config.buckets.size(); ++i) finish(config.buckets[i], sums_[i]);
+        result_.added = options_.extend ? config.items - earlier_->items : config.items;
+        if (files_) {
+            files_->commit(config);
+            result_.sample = representatives();
+        }
+        return std::move(result_);
+    }
+
+private:
+    /// What a bucket's items add up to.
+    struct Sum {
+        PerStage stages{};
+        double seconds = 0;
+        double memory_bytes = 0;
+        double clip_bytes = 0;
+        double latents_bytes = 0;
+        PlanRow first{};
     };
-    double seconds = work(item.base_size, item.base.steps, item.base.passes);
-    if (!item.sr.empty()) seconds += work(item.size, item.super.steps, item.super.passes);
-    return seconds;
-}
+
+    void take_earlier() {
+        earlier_ = read_run_config(options_.directory);
+        refuse_other_request(*earlier_, manifest_);
+        RunConfig here = *earlier_;
+        here.model = manifest_.model;
+        refuse_changed_model(here, options_.digest_cache);
+        RunConfig& config = result_.config;
+        config.weights = earlier_->weights;
+        config.arch_digest = earlier_->arch_digest;
+        config.texts = earlier_->texts;
+        config.items = earlier_->items;
+        config.buckets = earlier_->buckets;
+        const PlanIndex index = read_plan_index(options_.directory, *earlier_);
+        sums_.resize(config.buckets.size());
+        for (std::size_t i = 0; i < config.buckets.size(); ++i) {
+            const Bucket& bucket = config.buckets[i];
+            buckets_.emplace(bucket.name, i);
+            const auto items = static_cast<double>(bucket.items);
+            Sum& sum = sums_[i];
+            sum.seconds = bucket.seconds * items;
+            for (std::size_t s = 0; s < stage_count; ++s)
+                if (const auto found = bucket.stages.find(name_of(static_cast<Stage>(s)));
+                    found != bucket.stages.end())
+                    sum.stages[s] = found->second * items;
+            sum.memory_bytes = static_cast<double>(bucket.memory_bytes);
+            sum.clip_bytes = static_cast<double>(bucket.clip_bytes) * items;
+            sum.latents_bytes = static_cast<double>(bucket.latents_bytes) * items;
+        }
+        for (const PlanRow& row : index.rows) {
+            old_.insert(row.id);
+            result_.seconds.push_back(row.seconds);
+            if (sums_[row.bucket].first.bytes == 0) sums_[row.bucket].first = row;
+        }
+        kept_.assign(old_.slots(), false);
+    }
+
+    /// Refuses an extension that would drop or change items: those of the run must all come again.
+    void refuse_removals() {
+        std::vector<std::string> gone;
+        std::uint64_t count = 0;
+        for (const PlanRow& row : read_plan_index(options_.directory, *earlier_).rows) {
+            const std::size_t slot = old_.find(row.id);
+            if (slot == IdSet::absent || kept_[slot]) continue;
+            if (++count <= 3)
+                gone.push_back(
+                    read_planned_item(options_.directory, *earlier_, row.offset, row.bytes)
+                        .item.name);
+        }
+        if (count > 0)
+            throw_input_error(
+                "{}: {} of its {} items are no longer in the manifest, or were changed there: {}{} "
+                "(an extension only adds items); put them back, or plan into a new folder",
+                options_.directory.string(), count, earlier_->items, fmt::join(gone, ", "),
+                count > gone.size() ? ", …" : "");
+    }
+
+    void add(const Expansion& one) {
+        ResolvedItem resolved = one.resolved;
+        Item& item = resolved.item;
+        if (!item.audio.empty() && !sounds_.measure(resolved, one.name, problems_)) return;
+        std::string image;
+        std::string audio;
+        try {
+            image = inputs_.digest(item.image);
+            audio = inputs_.digest(item.audio);
+        } catch (const InputError& wrong) {
+            problems_.add(resolved.where, wrong.what());
+            return;
+        }
+        if (!problems_.empty()) return;  // nothing will come of it but more mistakes
+        const ItemCost cost = cost_.of(item);
+        const std::string name = bucket_of(item, cost.gpus);
+        const auto [found, fresh] = buckets_.try_emplace(name, result_.config.buckets.size());
+        if (fresh) {
+            if (found->second >= most_buckets)
+                throw_input_error("{}: more than {} different shapes of clips",
+                                  manifest_.path.string(), most_buckets);
+            result_.config.buckets.emplace_back().name = name;
+            result_.config.buckets.back().gpus = cost.gpus;
+            sums_.emplace_back();
+        }
+        const Json cell_json = json_of(one.cell);
+        const LockLine line(item, image, audio, digest_of_text(item.negative_prompt),
+                            constants(item.variant, item.sr),
+                            cell_json.is_null() ? "" : canonical_json(cell_json), name,
+                            cost.seconds, cost.gpus);
+        for (int sample = 0; sample < manifest_.seeds.samples; ++sample) {
+            const std::uint64_t seed = one.sample_seed(manifest_.seeds, sample);
+            const Id128 id = line.id(seed, sha_);
+            const std::string sample_name = one.sample_name(manifest_.seeds, sample);
+            if (const std::size_t slot = old_.find(id); slot != IdSet::absent) {
+                // Known from the earlier plan, under this name or another.
+                if (kept_[slot]) duplicate(id, sample_name);
+                kept_[slot] = true;
+            } else if (!fresh_.insert(id)) {
+                duplicate(id, sample_name);
+            } else {
+                count(found->second, cost);
+                if (files_)
+                    files_->add_item(
+                        [&](std::string& out) { line.write(seed, id, sample_name, out); }, id,
+                        sums_[found->second].first);
+            }
+        }
+    }
+
+    void duplicate(const Id128& id, const std::string& name) {
+        ++result_.config.duplicates;
+        if (files_) files_->add_duplicate(id, name);
+    }
+
+    void count(std::size_t bucket, const ItemCost& cost) {
+        RunConfig& config = result_.config;
+        ++config.items;
+        ++config.buckets[bucket].items;
+        Sum& sum = sums_[bucket];
+        for (std::size_t s = 0; s < stage_count; ++s) sum.stages[s] += cost.stages[s];
+        sum.seconds += cost.seconds;
+        sum.memory_bytes = std::max(sum.memory_bytes, cost.memory_bytes);
+        sum.clip_bytes += cost.clip_bytes;
+        sum.latents_bytes += cost.latents_bytes;
+        result_.seconds.push_back(static_cast<float>(cost.seconds));
+    }
+
+    void finish(Bucket& bucket, const Sum& sum) {
+        const auto items = static_cast<double>(std::max<std::uint64_t>(bucket.items, 1));
+        bucket.seconds = sum.seconds / items;
+        bucket.stages.clear();
+        for (std::size_t s = 0; s < stage_count; ++s) {
+            if (sum.stages[s] > 0)
+                bucket.stages[name_of(static_cast<Stage>(s))] = sum.stages[s] / items;
+            result_.stages[s] += sum.stages[s];
+        }
+        bucket.memory_bytes = static_cast<std::uint64_t>(sum.memory_bytes);
+        bucket.clip_bytes = static_cast<std::uint64_t>(sum.clip_bytes / items);
+        bucket.latents_bytes = static_cast<std::uint64_t>(sum.latents_bytes / items);
+        result_.clip_bytes += sum.clip_bytes;
+        result_.latents_bytes += sum.latents_bytes;
+        result_.gpu_seconds += sum.seconds * bucket.gpus;
+        result_.files += bucket.items * (sum.latents_bytes > 0 ? 2 : 1);
+    }
+
+    /// One item of each bucket, the buckets in which most time is spent first.
+    std::vector<PlanRow> representatives() const {
+        std::vector<const Sum*> order;
+        for (const Sum& sum : sums_)
+            if (sum.first.bytes > 0) order.push_back(&sum);
+        std::stable_sort(order.begin(), order.end(),
+                         [](const Sum* a, const Sum* b) { return a->seconds > b->seconds; });
+        std::vector<PlanRow> rows;
+        for (const Sum* sum : order) rows.push_back(sum->first);
+        return rows;
+    }
+
+    const std::string& digest_of_text(const std::string& text) {
+        static const std::string none;
+        if (text.empty()) return none;
+        if (text != last_text_) {
+            last_text_ = text;
+            last_text_digest_ = digest_text(text);
+            result_.config.texts.emplace(last_text_digest_, text);
+        }
+        return last_text_digest_;
+    }
+
+    /// The constants of an item's networks, whose weights are hashed when first met.
+    const LockConstants& constants(const std::string& variant, const std::string& sr) {
+        const auto found = constants_.find({variant, sr});
+        if (found != constants_.end()) return found->second;
+        RunConfig& config = result_.config;
+        for (const std::string& network : {variant, sr})
+            if (!network.empty() && !config.weights.contains(network))
+                config.weights.merge(
+                    digest_model(manifest_.model, {network}, options_.digest_cache));
+        return constants_
+            .emplace(std::pair{variant, sr}, LockConstants(item_constants(config, variant, sr)))
+            .first->second;
+    }
+
+    const Manifest& manifest_;
+    const PlanOptions& options_;
+    CostModel cost_;
+    InputDigests inputs_;
+    SoundLengths sounds_;
+    Problems problems_;
+    PlanResult result_;
+    std::optional<RunConfig> earlier_;
+    std::optional<PlanFiles> files_;
+    IdSet old_, fresh_;
+    std::vector<bool> kept_;  ///< by slot of old_: in the manifest again
+    std::map<std::string, std::size_t, std::less<>> buckets_;
+    std::vector<Sum> sums_;
+    std::map<std::pair<std::string, std::string>, LockConstants> constants_;
+    std::string last_text_, last_text_digest_;
+    Sha256 sha_;
+};
 
 }  // namespace
 
-void measure_sounds(Manifest& manifest) {
-    std::map<std::pair<std::string, double>, std::int64_t> measured;
-    std::vector<std::string> problems;
-    for (ResolvedItem& resolved : manifest.items) {
-        Item& item = resolved.item;
-        if (item.audio.empty()) continue;
-        const int wanted = item.audio_latents;
-        const double seconds =
-            resolved.frames > 0 ? wanted * 2048.0 / driving_sample_rate : resolved.seconds;
-        try {
-            const auto [found, fresh] = measured.try_emplace({item.audio, seconds}, 0);
-            if (fresh) found->second = load_audio(item.audio, seconds).numel();
-            const Length length = length_of_sound(found->second);
-            if (length.audio_latents == 0)
-                throw_input_error(
-                    "item \"{}\": {} is too short: {} samples at 51,200 Hz (2048 needed for one "
-                    "picture)",
-                    item.name, item.audio, found->second);
-            if (resolved.frames > 0 && length.audio_latents < wanted)
-                throw_input_error("item \"{}\": {} lasts {:.2f} s, but {} frames need {:.2f} s",
-                                  item.name, item.audio,
-                                  static_cast<double>(found->second) / driving_sample_rate,
-                                  resolved.frames, seconds);
-            if (resolved.frames == 0) {
-                item.frames = length.frames;
-                item.audio_latents = length.audio_latents;
-            }
-        } catch (const InputError& wrong) {
-            problems.push_back(fmt::format("{}: {}", to_string(resolved.where), wrong.what()));
-        }
-    }
-    if (!problems.empty()) throw InputError(fmt::format("{}", fmt::join(problems, "\n")));
+WeightsDigests digest_model(const ModelRequest& model, const std::vector<std::string>& networks,
+                            const fs::path& digest_cache) {
+    return digest_weights(model.path, networks,
+                          digest_cache.empty() ? fs::path() : digest_cache / "digests.json");
 }
 
-nlohmann::json describe(const Item& item, const Plan& plan, const std::string& image_digest,
-                        const std::string& audio_digest) {
-    Json sr;
-    if (!item.sr.empty()) {
-        const SrSampling& super = item.super;
-        sr = {{"model", item.sr},
-              {"steps", super.steps},
-              {"passes", super.passes},
-              {"shift", super.shift},
-              {"guidance", super.guidance},
-              {"trick_frames", super.trick_frames},
-              {"trick_guidance", super.trick_guidance},
-              {"noise_value", super.noise_value},
-              {"audio_noise", super.audio_noise}};
-    }
-    const BaseSampling& base = item.base;
-    Json all = {
-        {"prompt", item.prompt},
-        {"negative_prompt", item.negative_prompt.empty() ? "" : digest_text(item.negative_prompt)},
-        {"image", image_digest},
-        {"audio", audio_digest},
-        {"audio_posterior", item.audio_posterior_mean ? "mean" : "sample"},
-        {"seed", item.seed},
-        {"size", size_json(item.size)},
-        {"base_size", size_json(item.base_size)},
-        {"frames", item.frames},
-        {"audio_latents", item.audio_latents},
-        {"variant", item.variant},
-        {"base",
-         {{"steps", base.steps},
-          {"passes", base.passes},
-          {"shift", base.shift},
-          {"guidance", base.guidance},
-          {"guidance_late", base.guidance_late},
-          {"guidance_until", base.guidance_until},
-          {"audio_guidance", base.audio_guidance}}},
-        {"sr", sr},
-        {"decoder", item.decoder == VideoDecoder::wan ? "wan" : "turbo"}};
-    RunConfig shared;
-    shared.model = plan.manifest.model;
-    shared.weights = plan.weights;
-    shared.arch_digest = plan.arch_digest;
-    all.update(item_constants(shared, item.variant, item.sr));
-    return all;
+PlanResult make_plan(const Manifest& manifest, const PlanOptions& options) {
+    return Planner(manifest, options).make();
 }
 
-Plan make_plan(Manifest manifest, const std::filesystem::path& cache) {
-    measure_sounds(manifest);
-    Plan plan;
-    plan.manifest = std::move(manifest);
-    const ModelRequest& model = plan.manifest.model;
-    std::set<std::string> networks = {model.variant};
-    for (const ResolvedItem& resolved : plan.manifest.items)
-        if (!resolved.item.sr.empty()) networks.insert(resolved.item.sr);
-    plan.weights = digest_weights(model.path, {networks.begin(), networks.end()}, cache);
-    if (!model.arch.empty()) plan.arch_digest = digest_file(model.arch);
-
-    std::map<std::string, std::string> inputs;
-    const auto digest_of = [&](const std::string& path) {
-        if (path.empty()) return std::string();
-        const auto [found, fresh] = inputs.try_emplace(path);
-        if (fresh) found->second = digest_file(path);
-        return found->second;
-    };
-    std::set<std::string> known;
-    for (const ResolvedItem& asked : plan.manifest.items) {
-        Item item = asked.item;
-        Json resolved = describe(item, plan, digest_of(item.image), digest_of(item.audio));
-        item.id = id_of(resolved);
-        if (!known.insert(item.id).second) {
-            plan.duplicates.push_back({item.id, item.name});
-            continue;
-        }
-        if (!item.negative_prompt.empty())
-            plan.texts.emplace(digest_text(item.negative_prompt), item.negative_prompt);
-        plan.items.push_back(
-            {item, bucket_of(item), predicted_seconds(item), 1, {}, std::move(resolved)});
+RunConfig ensure_plan(const Manifest& manifest, const PlanOptions& options) {
+    const bool planned = fs::exists(options.directory / "run.json");
+    if (!planned || options.extend) {
+        PlanOptions how = options;
+        how.extend = planned;
+        PlanResult made = make_plan(manifest, how);
+        for (const Remark& note : made.notes.all())
+            log_warning("{}: {}", to_string(note.where), note.text);
+        return std::move(made.config);
     }
-    return plan;
-}
-
-std::string lock_text(const Plan& plan) {
-    std::string text;
-    for (const PlannedItem& planned : plan.items) {
-        const Item& item = planned.item;
-        Json line = {{"id", item.id},
-                     {"name", item.name},
-                     {"bucket", planned.bucket},
-                     {"predicted", planned.predicted},
-                     {"gpus", planned.gpus},
-                     {"item", planned.resolved}};
-        for (const char* constant : {"arch", "numerics", "precision", "weights"})
-            line["item"].erase(constant);
-        if (!item.image.empty()) line["paths"]["image"] = item.image;
-        if (!item.audio.empty()) line["paths"]["audio"] = item.audio;
-        text += canonical_json(line) + "\n";
-    }
-    return text;
-}
-
-RunConfig run_config_of(const Plan& plan) {
-    RunConfig config;
-    const Manifest& manifest = plan.manifest;
-    config.name = manifest.name;
-    config.model = manifest.model;
-    config.outputs = manifest.outputs;
-    config.manifest = std::filesystem::absolute(manifest.path).string();
-    config.weights = plan.weights;
-    config.arch_digest = plan.arch_digest;
-    config.texts = plan.texts;
-    std::map<std::string, std::size_t> known;
-    for (const PlannedItem& planned : plan.items) {
-        const auto [at, fresh] = known.try_emplace(planned.bucket, config.buckets.size());
-        if (fresh) {
-            Bucket& made = config.buckets.emplace_back();
-            made.name = planned.bucket;
-            made.seconds = planned.predicted;
-        }
-        ++config.buckets[at->second].items;
-    }
-    config.items = plan.items.size();
-    config.duplicates = plan.duplicates.size();
-    const std::string text = lock_text(plan);
-    config.lock_bytes = text.size();
-    config.lock_sha256 = digest_text(text);
+    RunConfig config = read_run_config(options.directory);
+    if (config.name != manifest.name)
+        throw_input_error("{}: holds the run {}, not {}; choose another --out",
+                          options.directory.string(), config.name, manifest.name);
+    refuse_changed_model(config, options.digest_cache);
     return config;
-}
-
-nlohmann::json frozen_config(const Plan& plan) {
-    const Manifest& manifest = plan.manifest;
-    const OutputRequest& out = manifest.outputs;
-    Json keep = Json::array();
-    if (out.keep_base) keep.push_back("base");
-    if (out.keep_final) keep.push_back("final");
-    Json items = Json::array();
-    for (const PlannedItem& planned : plan.items) items.push_back(planned.item.id);
-    return {{"name", manifest.name},
-            {"numerics", numerics_version},
-            {"model",
-             {{"variant", manifest.model.variant},
-              {"precision", name_of(manifest.model.precision)},
-              {"arch", plan.arch_digest},
-              {"weights", plan.weights}}},
-            {"outputs",
-             {{"video",
-               {{"codec", out.codec},
-                {"crf", out.crf},
-                {"preset", out.preset},
-                {"pix_fmt", out.pix_fmt}}},
-              {"audio", {{"codec", out.audio_codec}, {"bitrate", out.audio_bitrate}}},
-              {"latents", {{"keep", keep}, {"dtype", std::string(name_of(out.latents))}}}}},
-            {"items", digest_text(canonical_json(items))}};
 }
 
 }  // namespace gallop

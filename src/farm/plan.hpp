@@ -1,55 +1,59 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "farm/cost.hpp"
+#include "farm/expand.hpp"
 #include "farm/manifest.hpp"
 #include "farm/plan_index.hpp"
-#include "farm/weights.hpp"
 
 namespace gallop {
 
-/// A further name of an item.
-struct DuplicateName {
-    std::string id;
-    std::string name;
+/// How a plan is made.
+struct PlanOptions {
+    std::filesystem::path directory;     ///< where to freeze it; empty: count and predict only
+    std::filesystem::path digest_cache;  ///< folder of what is known of files' digests; or empty
+    Calibration calibration;             ///< predictions are made with it
+    bool extend = false;                 ///< `directory` holds a plan, to which items are added
 };
 
-/// A manifest expanded and frozen.
-struct Plan {
-    Manifest manifest;
-    WeightsDigests weights;
-    std::string arch_digest;  ///< of the architecture file; "" when the model folder's own is used
-    std::vector<PlannedItem> items;  ///< distinct, in the manifest's order
-    std::vector<DuplicateName> duplicates;
-    std::map<std::string, std::string> texts;  ///< long texts that items share, by SHA-256
+/// A plan, its totals and what they are made of. Its items are on the disk only.
+struct PlanResult {
+    RunConfig config;
+    std::vector<float> seconds;   ///< of each distinct item
+    PerStage stages{};            ///< seconds of all items
+    double clip_bytes = 0;        ///< of all
+    double latents_bytes = 0;     ///< of all
+    double gpu_seconds = 0;       ///< items × the GPUs that they share
+    std::uint64_t files = 0;      ///< clips and latents
+    std::uint64_t added = 0;      ///< by `extend`
+    std::vector<PlanRow> sample;  ///< representative items, the longest bucket first; with a
+                                  ///< directory only
+    Problems notes;
 };
 
-/// Takes the lengths of driving sounds, in place. Throws InputError that lists each sound which
-/// cannot be decoded or is too short.
-void measure_sounds(Manifest& manifest);
+/// Expands a manifest item by item, hashes inputs and weights, gives ids, merges duplicates,
+/// predicts, and freezes all of it in `options.directory`: items.lock.jsonl, duplicates.jsonl and
+/// run.json, in this order, each under a temporary name first, so that a run.json stands for a
+/// whole plan. Memory does not grow with the items, but for their ids and predictions. The caller
+/// holds the directory's RunLock. Throws InputError with every mistake, also for a directory that
+/// holds something else, and for an extension that would change or take away items.
+PlanResult make_plan(const Manifest& manifest, const PlanOptions& options);
 
-/// Hashes inputs and weights, gives ids, merges duplicates. `cache`: see digest_weights. Throws
-/// InputError.
-Plan make_plan(Manifest manifest, const std::filesystem::path& cache);
+/// The plan of `options.directory`, made when there is none. One that is there is taken as it is,
+/// whatever the manifest says by now (`extend` adds to it); one of another name is refused
+/// (InputError), and so is a changed model.
+RunConfig ensure_plan(const Manifest& manifest, const PlanOptions& options);
 
-/// What an item's id stands for: every value that changes a pixel or a sample, inputs by their
-/// digests.
-nlohmann::json describe(const Item& item, const Plan& plan, const std::string& image_digest,
-                        const std::string& audio_digest);
+/// Throws InputError that says what changed when a run's models or this program's numerics are not
+/// those that the run was planned with: its remaining clips would not be the same.
+void refuse_changed_model(const RunConfig& config, const std::filesystem::path& digest_cache);
 
-/// `items.lock.jsonl`: one resolved item a line.
-std::string lock_text(const Plan& plan);
-
-/// The run that a plan makes, its lock included.
-RunConfig run_config_of(const Plan& plan);
-
-/// What of a plan must not change between the attempts of one run: models, numerics, encoding,
-/// items.
-nlohmann::json frozen_config(const Plan& plan);
+/// Digests of the model that a manifest asks for; `networks`: those that its items use.
+WeightsDigests digest_model(const ModelRequest& model, const std::vector<std::string>& networks,
+                            const std::filesystem::path& digest_cache);
 
 }  // namespace gallop

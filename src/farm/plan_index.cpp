@@ -141,7 +141,7 @@ bool read_row(std::string_view line, const std::map<std::string, std::uint16_t, 
     return members.whole() && found == 4;
 }
 
-Size read_size(const Json& value) { return {value.at(0).get<int>(), value.at(1).get<int>()}; }
+Size size_from(const Json& value) { return {value.at(0).get<int>(), value.at(1).get<int>()}; }
 
 Item item_of(const Json& line, const RunConfig& config) {
     const Json& from = line.at("item");
@@ -157,8 +157,8 @@ Item item_of(const Json& line, const RunConfig& config) {
     }
     item.seed = from.at("seed");
     item.variant = from.at("variant");
-    item.base_size = read_size(from.at("base_size"));
-    item.size = read_size(from.at("size"));
+    item.base_size = size_from(from.at("base_size"));
+    item.size = size_from(from.at("size"));
     item.frames = from.at("frames");
     item.audio_latents = from.at("audio_latents");
     const Json& base = from.at("base");
@@ -173,6 +173,7 @@ Item item_of(const Json& line, const RunConfig& config) {
     }
     item.decoder = from.at("decoder") == "wan" ? VideoDecoder::wan : VideoDecoder::turbo;
     item.audio_posterior_mean = from.at("audio_posterior") == "mean";
+    item.tiled_decode = line.value("tiled", false);
     return item;
 }
 

@@ -85,6 +85,7 @@ struct SeedRequest {
     std::uint64_t base = 42;
     int samples = 1;
     bool by_item = true;
+    bool by_cell = false;  ///< cells of a sweep share noise, so that they compare
     bool by_sample = true;
     bool given = false;  ///< the manifest has `seeds`
 };

@@ -20,6 +20,11 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
           "OpenSSL cannot compute SHA-256");
 }
 
+void Sha256::reset() {
+    CHECK(EVP_DigestInit_ex(context_.get(), nullptr, nullptr) == 1,
+          "OpenSSL cannot compute SHA-256");
+}
+
 void Sha256::update(std::span<const std::byte> bytes) {
     CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1,
           "SHA-256 of {} more bytes failed", bytes.size());

@@ -58,6 +58,7 @@ struct Item {
     SrSampling super;
     VideoDecoder decoder = VideoDecoder::turbo;
     bool audio_posterior_mean = false;  ///< encode driving sound by its mean; otherwise sample
+    bool tiled_decode = false;  ///< asks for decoding in tiles; changes memory, never a pixel
 };
 
 /// Pictures and sounds that condition an item, decoded.

@@ -1,84 +1,25 @@
 #include "farm/manifest.hpp"
 
-#include <algorithm>
-#include <fstream>
-#include <string>
-
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "core/error.hpp"
-#include "core/files.hpp"
-#include "support/temporary_folder.hpp"
+#include "farm/manifest_case.hpp"
 
 namespace gallop {
 namespace {
 
+using test::Clip;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-/// A folder with a model and inputs, and a manifest in it.
-class ManifestTest : public testing::Test {
-protected:
-    ManifestTest() {
-        for (const char* network : {"base", "distill", "540p_sr", "1080p_sr"})
-            std::filesystem::create_directories(folder_ / "model" / network);
-        write("photo.png", "x");
-        write("voice.wav", "x");
-    }
-
-    void write(const std::string& name, const std::string& text) {
-        std::filesystem::create_directories((folder_ / name).parent_path());
-        std::ofstream(folder_ / name) << text;
-    }
-
-    static std::string with_items(const std::string& items) {
-        return "version: 1\nname: test\nmodel: {path: model}\n" + items;
-    }
-
-    Manifest parse(const std::string& text, const std::vector<std::string>& set = {}) {
-        return parse_manifest(text, folder_ / "m.yaml", set);
-    }
-    Item only(const std::string& items, const std::vector<std::string>& set = {}) {
-        const Manifest manifest = parse(with_items(items), set);
-        EXPECT_EQ(manifest.items.size(), 1U);
-        return manifest.items.at(0).item;
-    }
-
-    /// The mistakes, with the manifest's path cut off.
-    std::vector<std::string> mistakes(const std::string& text,
-                                      const std::vector<std::string>& set = {}) {
-        try {
-            parse(text, set);
-        } catch (const InputError& wrong) {
-            std::vector<std::string> lines;
-            std::string all = wrong.what();
-            const std::string path = (folder_ / "m.yaml").string() + ":";
-            const std::string root = folder_.path().string();
-            for (std::size_t at = 0; at <= all.size();) {
-                const std::size_t end = std::min(all.find('\n', at), all.size());
-                std::string line = all.substr(at, end - at);
-                if (line.starts_with(path)) line = line.substr(path.size());
-                for (std::size_t in; (in = line.find(root)) != std::string::npos;)
-                    line.replace(in, root.size(), "ROOT");
-                lines.push_back(line);
-                at = end + 1;
-            }
-            return lines;
-        }
-        return {};
-    }
-
-    test::TemporaryFolder folder_;
-};
+using ManifestTest = test::ManifestCase;
 
 TEST_F(ManifestTest, ReadsAnItemWithTheDefaultsOfTheDistilledModel) {
-    const Manifest manifest = parse(with_items("items: [{name: cafe, prompt: A barista}]"));
+    const std::string text = with_items("items: [{name: cafe, prompt: A barista}]");
+    const Manifest manifest = parse(text);
     EXPECT_EQ(manifest.name, "test");
     EXPECT_EQ(manifest.outputs.root, "runs/test");
     EXPECT_EQ(manifest.model.path, (folder_ / "model").string());
-    ASSERT_EQ(manifest.items.size(), 1U);
-    const Item& item = manifest.items[0].item;
+    const std::vector<Clip> all = clips(text);
+    ASSERT_EQ(all.size(), 1U);
+    const Item& item = all[0].item;
     EXPECT_EQ(item.name, "cafe");
     EXPECT_EQ(item.prompt, "A barista");
     EXPECT_EQ(item.seed, 42U);
@@ -92,7 +33,7 @@ TEST_F(ManifestTest, ReadsAnItemWithTheDefaultsOfTheDistilledModel) {
 }
 
 TEST_F(ManifestTest, GivesTheBaseModelGuidance) {
-    const Item item = only("defaults: {}\nitems: [{prompt: p}]", {"model.variant=base"});
+    const Item item = only("defaults: {}\nitems: [{prompt: p}]", {{"model.variant=base"}, {}});
     EXPECT_EQ(item.base.steps, 32);
     EXPECT_EQ(item.base.passes, 2);
     EXPECT_EQ(item.base.guidance, 5.0);
@@ -118,30 +59,24 @@ TEST_F(ManifestTest, ListsEveryMistakeAtOnceInOrder) {
         "  - {name: a, prompt: q, resolution: 450x256}\n"
         "  - {name: c, resolution: 256p, steps: {base: 0}}\n"
         "  - {name: d, prompt: p, seconds: 1, frames: 5}\n"
-        "sweep: {}\n");
+        "sweep: {matrx: {}}\n");
     EXPECT_THAT(
         lines,
         ElementsAre(
             "3:15: model.path is \"nowhere\", but there is no such folder (ROOT/nowhere)",
-            "3:33: variant is destill (must be one of: base, distill); did you mean distill?",
+            "3:33: model.variant is destill (must be one of: base, distill); did you mean distill?",
             "5:12: seconds is -1 (must be a number from 0.001 to 600)",
             "7:33: image is \"no.png\", but there is no such file (ROOT/no.png)",
             HasSubstr("8:12: name is \"a\", as at ROOT/m.yaml:7:12 (names must differ)"),
             "8:38: resolution is 450x256 (width and height must be multiples of 32 from 32 to "
             "8192); the nearest is 448x256",
             "9:5: item \"c\" has no prompt",
-            "9:47: base is 0 (must be a whole number from 1 to 1000)",
+            "9:47: steps.base is 0 (must be a whole number from 1 to 1000)",
             "10:46: frames stands beside seconds (one of the two)",
-            "11:8: sweep is not supported by this version"));
+            "11:9: unknown key \"matrx\"; did you mean \"matrix\"?"));
 }
 
-TEST_F(ManifestTest, RefusesWhatOtherVersionsKnow) {
-    for (const char* key :
-         {"params", "sweep", "overrides", "resources", "schedule", "retry", "limits", "slurm"})
-        EXPECT_THAT(mistakes(with_items(std::string("items: [{prompt: p}]\n") + key + ": {}\n")),
-                    ElementsAre(HasSubstr(std::string(key) + " is not supported by this version")));
-    EXPECT_THAT(mistakes(with_items("items: [{from: prompts.csv, prompt: p}]\n")),
-                ElementsAre("4:16: from is not supported by this version"));
+TEST_F(ManifestTest, RefusesAnotherVersion) {
     EXPECT_THAT(mistakes("version: 2\nname: a\nmodel: {path: model}\nitems: [{prompt: p}]\n"),
                 ElementsAre("1:10: version is 2 (this program reads version 1)"));
 }
@@ -190,13 +125,12 @@ TEST_F(ManifestTest, TakesAnySizeThatIsAMultipleOf32) {
 }
 
 TEST_F(ManifestTest, HalvesTheSizeForTheBaseStageAndSaysSo) {
-    const Manifest manifest =
-        parse(with_items("items: [{prompt: p, resolution: 704x384, sr: 540p_sr}]"));
-    EXPECT_EQ(manifest.items[0].item.base_size, (Size{352, 192}));
-    ASSERT_EQ(manifest.notes.size(), 1U);
-    EXPECT_EQ(manifest.notes[0].text,
+    const Item item = only("items: [{prompt: p, resolution: 704x384, sr: 540p_sr}]");
+    EXPECT_EQ(item.base_size, (Size{352, 192}));
+    ASSERT_EQ(notes_.count(), 1U);
+    EXPECT_EQ(notes_.all()[0].text,
               "the base stage runs at 352x192, half of 704x384; base_resolution sets another size");
-    EXPECT_EQ(manifest.notes[0].where.column, 33);
+    EXPECT_EQ(notes_.all()[0].where.column, 33);
 }
 
 TEST_F(ManifestTest, RefusesABaseSizeWithoutSuperResolution) {
@@ -245,50 +179,17 @@ TEST(ClipLength, FollowsFromDrivingSound) {
     EXPECT_EQ(length_of_sound(2047).audio_latents, 0);
 }
 
-TEST_F(ManifestTest, PutsItemsOverDefaultsOverPresetsAndSettingsOverAll) {
-    write("low.yaml",
-          "defaults: {seconds: 1, shift: 2.0, steps: {base: 3, sr: 2}, decoder: wan}\n");
-    write("high.yaml", "defaults: {seconds: 2, steps: {base: 4}}\noutputs: {video: {crf: 30}}\n");
-    const std::string text = with_items(
-        "use: [low.yaml, high.yaml]\ndefaults: {passes: 2, guidance: 3}\n"
-        "items:\n  - {name: a, prompt: p}\n  - {name: b, prompt: p, frames: 7, guidance: {late: "
-        "1}}\n");
-    const Manifest manifest = parse(text);
-    const Item& a = manifest.items[0].item;
-    EXPECT_EQ(a.frames, 49);
-    EXPECT_EQ(a.base.shift, 2.0);
-    EXPECT_EQ(a.base.steps, 4);
-    EXPECT_EQ(a.super.steps, 2);
-    EXPECT_EQ(a.base.guidance, 3.0);
-    EXPECT_EQ(a.base.audio_guidance, 3.0);
-    EXPECT_EQ(a.base.guidance_late, 2.0);
-    EXPECT_EQ(a.decoder, VideoDecoder::wan);
-    const Item& b = manifest.items[1].item;
-    EXPECT_EQ(b.frames, 7);
-    EXPECT_EQ(b.base.guidance, 3.0);
-    EXPECT_EQ(b.base.guidance_late, 1.0);
-    EXPECT_EQ(manifest.outputs.crf, 30);
-
-    const Manifest set =
-        parse(text, {"frames=3", "steps.base=1", "outputs.video.crf=12", "name=other"});
-    for (const ResolvedItem& resolved : set.items) {
-        EXPECT_EQ(resolved.item.frames, 3);
-        EXPECT_EQ(resolved.item.base.steps, 1);
-    }
-    EXPECT_EQ(set.outputs.crf, 12);
-    EXPECT_EQ(set.name, "other");
-}
-
 TEST_F(ManifestTest, NamesTheSettingThatIsWrong) {
     const std::string text = with_items("items: [{prompt: p}, {prompt: q}]");
     EXPECT_THAT(
-        mistakes(text, {"steps.base=no"}),
-        ElementsAre("--set steps.base=no: base is no (must be a whole number from 1 to 1000)"));
-    EXPECT_THAT(mistakes(text, {"step.base=1"}),
+        mistakes(text, {{"steps.base=no"}, {}}),
+        ElementsAre(
+            "--set steps.base=no: steps.base is no (must be a whole number from 1 to 1000)"));
+    EXPECT_THAT(mistakes(text, {{"step.base=1"}, {}}),
                 ElementsAre("--set step.base=1: unknown key \"step\"; did you mean \"steps\"?"));
-    EXPECT_THAT(mistakes(text, {"items=[]"}),
+    EXPECT_THAT(mistakes(text, {{"items=[]"}, {}}),
                 ElementsAre(HasSubstr("items cannot be set from the command line")));
-    EXPECT_THAT(mistakes(text, {"steps"}), ElementsAre(HasSubstr("must be NAME=VALUE")));
+    EXPECT_THAT(mistakes(text, {{"steps"}, {}}), ElementsAre(HasSubstr("must be NAME=VALUE")));
 }
 
 TEST_F(ManifestTest, NamesThePresetThatIsMissingOrWrong) {
@@ -304,19 +205,15 @@ TEST_F(ManifestTest, NamesThePresetThatIsMissingOrWrong) {
 }
 
 TEST_F(ManifestTest, ReadsTheShippedPresets) {
-    const Manifest draft =
-        parse(with_items("use: [presets/draft-256p.yaml]\nitems: [{prompt: p}]"));
-    EXPECT_EQ(draft.items[0].item.size, (Size{448, 256}));
-    EXPECT_EQ(draft.items[0].item.variant, "distill");
-    const Manifest base = parse(with_items("use: [presets/base-256p.yaml]\nitems: [{prompt: p}]"));
-    EXPECT_EQ(base.items[0].item.variant, "base");
-    EXPECT_EQ(base.items[0].item.base.steps, 32);
-    const Manifest middle =
-        parse(with_items("use: [presets/distill-540p.yaml]\nitems: [{prompt: p}]"));
-    EXPECT_EQ(middle.items[0].item.sr, "540p_sr");
-    const Manifest large =
-        parse(with_items("use: [presets/distill-1080p.yaml]\nitems: [{prompt: p}]"));
-    EXPECT_EQ(large.items[0].item.size, (Size{1920, 1088}));
+    const Item draft = only("use: [presets/draft-256p.yaml]\nitems: [{prompt: p}]");
+    EXPECT_EQ(draft.size, (Size{448, 256}));
+    EXPECT_EQ(draft.variant, "distill");
+    const Item base = only("use: presets/base-256p.yaml\nitems: [{prompt: p}]");
+    EXPECT_EQ(base.variant, "base");
+    EXPECT_EQ(base.base.steps, 32);
+    EXPECT_EQ(only("use: [presets/distill-540p.yaml]\nitems: [{prompt: p}]").sr, "540p_sr");
+    EXPECT_EQ(only("use: [presets/distill-1080p.yaml]\nitems: [{prompt: p}]").size,
+              (Size{1920, 1088}));
 }
 
 TEST_F(ManifestTest, ChecksTheTaskAgainstTheInputs) {
@@ -365,36 +262,39 @@ TEST_F(ManifestTest, TakesTheShippedNegativePromptWhereOneIsUsed) {
 TEST_F(ManifestTest, WantsTheFoldersOfTheNetworksInUse) {
     std::filesystem::remove(folder_ / "model" / "540p_sr");
     EXPECT_THAT(mistakes(with_items("items: [{prompt: p, resolution: 540p}]")),
-                ElementsAre("3:15: model.path is \"model\", but it has no folder 540p_sr"));
+                ElementsAre("3:15: model.path is \"ROOT/model\", but it has no folder 540p_sr"));
 }
 
 TEST_F(ManifestTest, DrawsSeedsFromNamesAndSamples) {
-    const Manifest manifest = parse(with_items(
-        "seeds: {base: 7, samples: 2}\n"
-        "items: [{name: a, prompt: p}, {name: b, prompt: p}, {name: c, prompt: p, seed: 9}]"));
-    ASSERT_EQ(manifest.items.size(), 6U);
-    EXPECT_EQ(manifest.items[0].item.name, "a-s0");
-    EXPECT_EQ(manifest.items[0].item.seed, derive_seed(7, "a", 0));
-    EXPECT_EQ(manifest.items[1].item.seed, derive_seed(7, "a", 1));
-    EXPECT_EQ(manifest.items[2].item.seed, derive_seed(7, "b", 0));
-    EXPECT_EQ(manifest.items[4].item.seed, 9U);
-    EXPECT_EQ(manifest.items[5].item.seed, derive_seed(9, "", 1));
-    std::vector<std::uint64_t> seeds;
-    for (const ResolvedItem& resolved : manifest.items) {
-        seeds.push_back(resolved.item.seed);
-        EXPECT_LT(resolved.item.seed, std::uint64_t{1} << 53);
-    }
-    std::sort(seeds.begin(), seeds.end());
-    EXPECT_EQ(std::unique(seeds.begin(), seeds.end()), seeds.end());
+    const auto seeds = each(
+        clips(with_items(
+            "seeds: {base: 7, samples: 2}\n"
+            "items: [{name: a, prompt: p}, {name: b, prompt: p}, {name: c, prompt: p, seed: 9}]")),
+        [](const Clip& clip) { return clip.item.seed; });
+    EXPECT_THAT(seeds,
+                ElementsAre(derive_seed(7, "a", 0), derive_seed(7, "a", 1), derive_seed(7, "b", 0),
+                            derive_seed(7, "b", 1), 9U, derive_seed(9, "", 1)));
+    std::vector<std::uint64_t> sorted = seeds;
+    for (const std::uint64_t seed : sorted) EXPECT_LT(seed, std::uint64_t{1} << 53);
+    std::sort(sorted.begin(), sorted.end());
+    EXPECT_EQ(std::unique(sorted.begin(), sorted.end()), sorted.end());
+}
+
+TEST_F(ManifestTest, NamesSamples) {
+    EXPECT_THAT(names(clips(with_items("seeds: {samples: 2}\nitems: [{name: a, prompt: p}]"))),
+                ElementsAre("a-s0", "a-s1"));
 }
 
 TEST_F(ManifestTest, SharesSeedsWhereItemsAreNotToDiffer) {
-    const Manifest manifest =
-        parse(with_items("seeds: {base: 7, vary_by: sample}\nitems: [{prompt: p}, {prompt: q}]"));
-    EXPECT_EQ(manifest.items[0].item.seed, 7U);
-    EXPECT_EQ(manifest.items[1].item.seed, 7U);
+    const auto seeds = each(
+        clips(with_items("seeds: {base: 7, vary_by: sample}\nitems: [{prompt: p}, {prompt: q}]")),
+        [](const Clip& clip) { return clip.item.seed; });
+    EXPECT_THAT(seeds, ElementsAre(7U, 7U));
     EXPECT_THAT(mistakes(with_items("seeds: {samples: 2, vary_by: [item]}\nitems: [{prompt: p}]")),
                 ElementsAre(HasSubstr("4:8: samples is 2, but vary_by does not name sample")));
+    EXPECT_THAT(mistakes(with_items("seeds: {vary_by: [sampel]}\nitems: [{prompt: p}]")),
+                ElementsAre("4:19: seeds.vary_by names \"sampel\" (must be a list of: item, cell, "
+                            "sample); did you mean sample?"));
 }
 
 TEST_F(ManifestTest, ReadsOutputs) {
@@ -412,22 +312,35 @@ TEST_F(ManifestTest, ReadsOutputs) {
     EXPECT_THAT(
         mistakes(with_items(
             "outputs: {audio: {bitrate: 9k}, latents: {keep: [bass]}}\nitems: [{prompt: p}]")),
-        ElementsAre(HasSubstr("4:28: bitrate is \"9k\""), HasSubstr("keep names \"bass\"")));
+        ElementsAre("4:28: outputs.audio.bitrate is 9k (bits a second, from 32k to 512k)",
+                    HasSubstr("outputs.latents.keep names \"bass\"")));
 }
 
-TEST_F(ManifestTest, RefusesZeroBytesTemplatesAndPaths) {
+TEST_F(ManifestTest, RefusesZeroBytesAndPathsAsNames) {
     EXPECT_THAT(mistakes(with_items("items: [{prompt: \"a\\0b\"}]")),
                 ElementsAre("4:18: text holds the character U+0000"));
-    EXPECT_THAT(mistakes(with_items("outputs: {root: \"{{name}}\"}\nitems: [{prompt: p}]")),
-                ElementsAre(HasSubstr(
-                    "4:17: outputs.root is \"{{name}}\", but templates are not supported")));
     EXPECT_THAT(mistakes("version: 1\nname: ../up\nmodel: {path: model}\nitems: [{prompt: p}]\n"),
                 ElementsAre(HasSubstr("2:7: name is \"../up\"")));
 }
 
-TEST_F(ManifestTest, BoundsTheNumberOfClips) {
-    EXPECT_THAT(mistakes(with_items("seeds: {samples: 100000}\nitems: [{prompt: a}, {prompt: b}]")),
-                ElementsAre("4:8: 2 items with 100000 samples (at most 100000 clips a run)"));
+TEST_F(ManifestTest, TakesDottedAndNestedFieldsAlike) {
+    EXPECT_EQ(only("items: [{prompt: p, steps.base: 3, guidance.late: 1, passes: 2}]").base.steps,
+              3);
+    EXPECT_EQ(only("items: [{prompt: p, steps: {base: 3}}]").base.steps, 3);
+    EXPECT_THAT(mistakes(with_items("items: [{prompt: p, steps: 3}]")),
+                ElementsAre("4:28: steps is 3 (must be a map with base, sr)"));
+    EXPECT_THAT(mistakes(with_items("items: [{prompt: p, steps: {base: 3}, steps.base: 4}]")),
+                ElementsAre("4:39: steps.base is set twice in one place"));
+    EXPECT_THAT(mistakes(with_items("items: [{prompt: p, steps: {bsae: 3}}]")),
+                ElementsAre("4:29: unknown key \"bsae\"; did you mean \"base\"?"));
+}
+
+TEST_F(ManifestTest, SpreadsOneGuidanceOverPictureAndSound) {
+    const Item item = only("items: [{prompt: p, passes: 2, guidance: 1.5}]");
+    EXPECT_EQ(item.base.guidance, 1.5);
+    EXPECT_EQ(item.base.audio_guidance, 1.5);
+    EXPECT_EQ(item.base.guidance_late, 1.5);
+    EXPECT_EQ(item.base.guidance_until, 500);
 }
 
 }  // namespace

@@ -1,56 +1,32 @@
 #include "farm/plan.hpp"
 
-#include <fstream>
+#include <set>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "core/error.hpp"
-#include "core/files.hpp"
-#include "support/temporary_folder.hpp"
+#include "farm/canonical_json.hpp"
+#include "farm/id_set.hpp"
+#include "farm/plan_case.hpp"
+#include "media/digest.hpp"
 
 namespace gallop {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
-class PlanTest : public testing::Test {
+class PlanTest : public test::PlanCase {
 protected:
-    PlanTest() {
-        for (const char* network : {"distill", "540p_sr"})
-            write(std::string("model/") + network + "/model.safetensors", network);
-        write("model/vae/w.pth", "vae");
-        write("photo.png", "one");
+    std::string id(const std::string& item, const ManifestOptions& options = {}) {
+        return planned("items: [{" + item + "}]", options).at(0).item.id;
     }
-    void write(const std::string& name, const std::string& text) {
-        std::filesystem::create_directories((folder_ / name).parent_path());
-        std::ofstream(folder_ / name) << text;
+    std::string refusal(const std::string& items, const ManifestOptions& options = {},
+                        bool extend = false) {
+        try {
+            plan(items, options, extend);
+        } catch (const InputError& wrong) {
+            return wrong.what();
+        }
+        return "";
     }
-    /// 16-bit mono sound at 51,200 Hz.
-    void write_sound(const std::string& name, int samples) {
-        std::ofstream file(folder_ / name, std::ios::binary);
-        const auto number = [&](std::uint32_t value, int bytes) {
-            for (int i = 0; i < bytes; ++i) file.put(static_cast<char>(value >> (8 * i)));
-        };
-        file << "RIFF";
-        number(36 + 2 * static_cast<std::uint32_t>(samples), 4);
-        file << "WAVEfmt ";
-        for (const auto& [value, bytes] :
-             {std::pair{16U, 4}, {1U, 2}, {1U, 2}, {51200U, 4}, {102400U, 4}, {2U, 2}, {16U, 2}})
-            number(value, bytes);
-        file << "data";
-        number(2 * static_cast<std::uint32_t>(samples), 4);
-        for (int i = 0; i < samples; ++i) number(static_cast<std::uint32_t>(i % 100 * 100), 2);
-    }
-    Plan plan(const std::string& items, const std::vector<std::string>& set = {}) {
-        return make_plan(parse_manifest("version: 1\nname: test\nmodel: {path: model}\n" + items,
-                                        folder_ / "m.yaml", set),
-                         folder_ / "cache.json");
-    }
-    std::string id(const std::string& item, const std::vector<std::string>& set = {}) {
-        return plan("items: [{" + item + "}]", set).items.at(0).item.id;
-    }
-    test::TemporaryFolder folder_;
 };
 
 TEST_F(PlanTest, GivesIdsOf32HexDigits) {
@@ -60,7 +36,7 @@ TEST_F(PlanTest, GivesIdsOf32HexDigits) {
 TEST_F(PlanTest, GivesTheSameIdWhateverTheNameAndTheEncoding) {
     const std::string first = id("name: a, prompt: p");
     EXPECT_EQ(id("name: b, prompt: p"), first);
-    EXPECT_EQ(id("prompt: p", {"outputs.video.crf=30", "outputs.latents.keep=[]"}), first);
+    EXPECT_EQ(id("prompt: p", {{"outputs.video.crf=30", "outputs.latents.keep=[]"}, {}}), first);
     EXPECT_EQ(id("prompt: p, seconds: 5, seed: 42, steps: {base: 8}"), first);
 }
 
@@ -73,7 +49,7 @@ TEST_F(PlanTest, GivesAnotherIdForWhateverChangesPixels) {
           "prompt: p, decoder: wan", "prompt: p, passes: 2, negative_prompt: n",
           "prompt: p, image: photo.png", "prompt: p, passes: 2"})
         EXPECT_TRUE(ids.insert(id(item)).second) << item;
-    EXPECT_TRUE(ids.insert(id("prompt: p", {"model.precision=fp32"})).second);
+    EXPECT_TRUE(ids.insert(id("prompt: p", {{"model.precision=fp32"}, {}})).second);
 }
 
 TEST_F(PlanTest, LetsInputsAndWeightsCountByContent) {
@@ -108,13 +84,13 @@ TEST_F(PlanTest, ReadsWeightsOnceOnly) {
 
 TEST_F(PlanTest, TakesTheLengthFromDrivingSound) {
     write_sound("voice.wav", 51200);
-    Item item = plan("items: [{prompt: p, audio: voice.wav, seconds: 4}]").items[0].item;
+    Item item = planned("items: [{prompt: p, audio: voice.wav, seconds: 4}]")[0].item;
     EXPECT_EQ(item.audio_latents, 25);
     EXPECT_EQ(item.frames, 25);
-    item = plan("items: [{prompt: p, audio: voice.wav, seconds: 0.4}]").items[0].item;
+    item = planned("items: [{prompt: p, audio: voice.wav, seconds: 0.4}]")[0].item;
     EXPECT_EQ(item.audio_latents, 10);
     EXPECT_EQ(item.frames, 9);
-    item = plan("items: [{prompt: p, audio: voice.wav, frames: 8}]").items[0].item;
+    item = planned("items: [{prompt: p, audio: voice.wav, frames: 8}]")[0].item;
     EXPECT_EQ(item.audio_latents, 9);
     EXPECT_EQ(item.frames, 8);
 }
@@ -135,14 +111,164 @@ TEST_F(PlanTest, NamesTheItemWhoseSoundIsTooShort) {
     }
 }
 
-TEST_F(PlanTest, LocksOneResolvedItemALine) {
-    const std::string text = lock_text(plan("items: [{name: a, prompt: p}, {name: b, prompt: q}]"));
-    const auto line = nlohmann::json::parse(text.substr(0, text.find('\n')));
-    EXPECT_EQ(line["name"], "a");
-    EXPECT_EQ(line["bucket"], "distill-448x256-125");
-    EXPECT_EQ(line["item"]["prompt"], "p");
-    EXPECT_FALSE(line["item"].contains("weights")) << "run.json has it";
-    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2);
+// Each line is written by hand for speed; it must be what the JSON library makes of it.
+TEST_F(PlanTest, WritesCanonicalLines) {
+    write("a.jsonl", R"({"name": "n\"1", "prompt": "a \"quote\" \u0007 é", "image": "photo.png"})"
+                     "\n");
+    plan(
+        "items: [{from: a.jsonl}, {name: b, prompt: q, resolution: 540p, passes: 2, decode.tiled: "
+        "true, sr: {passes: 2, audio_noise: 1e-7}}]\n"
+        "sweep: {matrix: {steps.base: [2, 3]}}\nseeds: {base: 5, samples: 2}\n");
+    const std::string text = read_text(run_ / "items.lock.jsonl");
+    std::size_t lines = 0;
+    for (std::size_t at = 0; at < text.size(); ++lines) {
+        const std::size_t end = text.find('\n', at);
+        const std::string line = text.substr(at, end - at);
+        EXPECT_EQ(line, canonical_json(nlohmann::json::parse(line)));
+        at = end + 1;
+    }
+    EXPECT_EQ(lines, 8U);
+    const auto items = read();  // and each agrees with its id
+    EXPECT_EQ(items[0].item.name, "n\"1-steps.base=2-s0");
+    EXPECT_EQ(items[0].item.prompt, "a \"quote\" \u0007 é");
+    EXPECT_EQ(items[0].cell, nlohmann::json({{"steps.base", 2}}));
+    EXPECT_EQ(items[1].item.seed, derive_seed(5, "n\"1", 1));
+    EXPECT_TRUE(items[4].item.tiled_decode);
+    EXPECT_EQ(items[4].item.super.passes, 2);
+    EXPECT_GT(items[4].item.negative_prompt.size(), 100U);
+    EXPECT_EQ(id_of(items[7].resolved), items[7].item.id);
+}
+
+TEST_F(PlanTest, RendersDuplicatesOnceAndKeepsTheirNames) {
+    const PlanResult made =
+        plan("items: [{name: a, prompt: p}, {name: b, prompt: p}, {name: c, prompt: q}]");
+    EXPECT_EQ(made.config.items, 2U);
+    EXPECT_EQ(made.config.duplicates, 1U);
+    const auto items = read();
+    EXPECT_EQ(items[0].item.name, "a");
+    EXPECT_EQ(items[1].item.name, "c");
+    EXPECT_EQ(read_text(run_ / "duplicates.jsonl"),
+              "{\"id\":\"" + items[0].item.id + "\",\"name\":\"b\"}\n");
+}
+
+TEST_F(PlanTest, CountsAndPredictsByBucket) {
+    const PlanResult made = plan(
+        "items: [{name: a, prompt: p}, {name: b, prompt: q}, {name: c, prompt: q, seconds: 1}]\n"
+        "outputs: {latents: {keep: []}}");
+    ASSERT_EQ(made.config.buckets.size(), 2U);
+    const Bucket& first = made.config.buckets[0];
+    EXPECT_EQ(first.name, "distill-448x256-125");
+    EXPECT_EQ(first.items, 2U);
+    EXPECT_GT(first.seconds, made.config.buckets[1].seconds);
+    EXPECT_EQ(first.latents_bytes, 0U);
+    EXPECT_EQ(made.files, 3U);
+    ASSERT_EQ(made.seconds.size(), 3U);
+    EXPECT_NEAR(made.gpu_seconds, made.seconds[0] + made.seconds[1] + made.seconds[2], 1e-3);
+    EXPECT_NEAR(read()[0].predicted, first.seconds, 1e-3 * first.seconds) << "four digits";
+    const RunConfig back = read_run_config(run_);
+    EXPECT_EQ(back.buckets[0].stages, first.stages);
+    EXPECT_EQ(back.device, "h100");
+}
+
+TEST_F(PlanTest, WritesNothingWithoutADirectoryOrWithMistakes) {
+    PlanOptions how;
+    how.calibration = find_calibration("cpu", "bf16", "");
+    EXPECT_EQ(make_plan(manifest("items: [{prompt: p}]"), how).config.items, 1U);
+    write("a.jsonl", "{\"prompt\": \"p\"}\n{\"prompt\": 1, \"seconds\": 0}\n");
+    EXPECT_THAT(refusal("items: [{from: a.jsonl}]"), HasSubstr("a.jsonl:2:"));
+    std::vector<std::string> left;
+    for (const auto& entry : std::filesystem::directory_iterator(run_))
+        left.push_back(entry.path().filename().string());
+    EXPECT_THAT(left, ElementsAre());
+}
+
+TEST_F(PlanTest, RefusesADirectoryOfSomethingElse) {
+    write("run/thesis.tex", "x");
+    EXPECT_THAT(refusal("items: [{prompt: p}]"), HasSubstr("holds \"thesis.tex\" but no run.json"));
+    std::filesystem::remove(folder_ / "run" / "thesis.tex");
+    EXPECT_EQ(refusal("items: [{prompt: p}]"), "");
+    EXPECT_THAT(refusal("items: [{prompt: p}]"), HasSubstr("holds a plan already"));
+}
+
+TEST_F(PlanTest, ExtendsByAddingOnly) {
+    plan("items: [{name: a, prompt: p}, {name: b, prompt: p}]");
+    const std::string before = read_text(run_ / "items.lock.jsonl");
+    const PlanResult made = plan(
+        "items: [{name: a, prompt: p}, {name: b, prompt: p}, {name: c, prompt: new}]", {}, true);
+    EXPECT_EQ(made.added, 1U);
+    EXPECT_EQ(made.config.items, 2U);
+    EXPECT_EQ(made.config.duplicates, 1U);
+    EXPECT_TRUE(read_text(run_ / "items.lock.jsonl").starts_with(before))
+        << "lines stay where they are";
+    EXPECT_EQ(read()[1].item.name, "c");
+    EXPECT_EQ(read_plan_index(run_).rows.size(), 2U);
+    EXPECT_EQ(read_run_config(run_).buckets[0].items, 2U);
+
+    EXPECT_THAT(
+        refusal("items: [{name: a, prompt: other}, {name: c, prompt: new}]", {}, true),
+        HasSubstr("1 of its 2 items are no longer in the manifest, or were changed there: a"));
+    EXPECT_EQ(read().size(), 2U);
+}
+
+TEST_F(PlanTest, ExplainsWhyItCannotExtend) {
+    const std::string items = "items: [{prompt: p}]";
+    plan(items);
+    EXPECT_THAT(refusal(items, {{"outputs.video.crf=30"}, {}}, true),
+                HasSubstr("outputs.video.crf is 30, but the run was planned with 18"));
+    EXPECT_THAT(refusal(items, {{"model.variant=base"}, {}}, true),
+                HasSubstr("model.variant is base, but the run was planned with distill"));
+    EXPECT_EQ(refusal(items, {{"retry.attempts=9"}, {}}, true), "") << "policy may change";
+    EXPECT_EQ(read_run_config(run_).retry.attempts, 9);
+    write("model/distill/model.safetensors", "trained on");
+    EXPECT_THAT(refusal(items, {}, true), HasSubstr("its network distill has changed"));
+}
+
+TEST_F(PlanTest, RefusesAChangedModelOrNumerics) {
+    plan("items: [{prompt: p}]");
+    RunConfig config = read_run_config(run_);
+    EXPECT_NO_THROW(refuse_changed_model(config, ""));
+    config.numerics = numerics_version + 1;
+    EXPECT_THROW(refuse_changed_model(config, ""), InputError);
+    config.numerics = numerics_version;
+    write("model/vae/w.pth", "other");
+    try {
+        refuse_changed_model(config, "");
+        FAIL() << "no exception";
+    } catch (const InputError& wrong) {
+        EXPECT_THAT(wrong.what(), HasSubstr("its text encoder or a decoder has changed"));
+    }
+}
+
+TEST_F(PlanTest, ReadsInputsOnceOnly) {
+    const std::string first = id("prompt: p, image: photo.png");
+    EXPECT_EQ(id("prompt: p, image: photo.png"), first);
+    // A torn record is cut off, and what it held is read again.
+    const std::filesystem::path cache = folder_ / "cache" / "inputs.bin";
+    EXPECT_EQ(std::filesystem::file_size(cache), 52U);
+    std::filesystem::resize_file(cache, 30);
+    EXPECT_EQ(id("prompt: p, image: photo.png"), first);
+    EXPECT_EQ(std::filesystem::file_size(cache), 52U);
+}
+
+TEST(IdSetTest, KeepsAMillionIdsIn16BytesEachAndAFifth) {
+    IdSet set;
+    Sha256 sha;
+    const auto id = [&](int i) {
+        sha.reset();
+        sha.update(std::to_string(i));
+        const auto digest = sha.finish();
+        Id128 made{};
+        std::copy_n(digest.begin(), made.size(), made.begin());
+        return made;
+    };
+    for (int i = 0; i < 100000; ++i) ASSERT_TRUE(set.insert(id(i)));
+    for (int i = 0; i < 100000; ++i) ASSERT_FALSE(set.insert(id(i)));
+    EXPECT_EQ(set.size(), 100000U);
+    EXPECT_LE(set.slots(), 131072U);
+    EXPECT_NE(set.find(id(5)), IdSet::absent);
+    EXPECT_EQ(set.find(id(100000)), IdSet::absent);
+    EXPECT_TRUE(set.insert(Id128{}));
+    EXPECT_FALSE(set.insert(Id128{}));
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "farm/history.hpp"
 #include "farm/journal.hpp"
 #include "farm/renderer.hpp"
+#include "farm/run_directory.hpp"
 #include "farm/serve.hpp"
 #include "media/store.hpp"
 #include "support/fake_stages.hpp"
@@ -175,7 +176,7 @@ protected:
     }
 
     test::PlannedRun run_;
-    Plan plan_;
+    test::FrozenPlan plan_;
     PlanIndex index_;
     fs::path directory_;
     std::optional<Agent> agent_;
@@ -397,7 +398,7 @@ protected:
     std::map<std::string, std::string> files() const { return test::PlannedRun::files(directory_); }
 
     test::PlannedRun run_;
-    Plan plan_;
+    test::FrozenPlan plan_;
     fs::path directory_;
 };
 
@@ -559,10 +560,13 @@ TEST_F(RunProcess, LosesNothingWhenItIsKilled) {
 TEST_F(RunProcess, StopsWhenAskedAndGoesOnLater) {
     take("items: [{prompt: slow a}, {prompt: slow b}, {prompt: slow c}]");
     const ::pid_t child = start();
-    while (!fs::exists(directory_ / "journal.jsonl") || events("leased").empty()) rest(10);
+    int status_code = 0;
+    while (!fs::exists(directory_ / "journal.jsonl") || events("leased").empty()) {
+        ASSERT_EQ(::waitpid(child, &status_code, WNOHANG), 0) << "it ended before it began";
+        rest(10);
+    }
     rest(200);
     ::kill(child, SIGTERM);
-    int status_code = 0;
     ::waitpid(child, &status_code, 0);
     EXPECT_EQ(WEXITSTATUS(status_code), static_cast<int>(coordinator::Outcome::stopped));
     EXPECT_FALSE(fs::exists(directory_ / "COMPLETE"));

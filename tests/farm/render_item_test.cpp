@@ -29,8 +29,8 @@ protected:
         directory_ = run_ / "out";
     }
     RenderTask task() const {
-        return {plan_.items[0].item, plan_.items[0].resolved, plan_.manifest.model,
-                plan_.manifest.outputs, directory_};
+        return {plan_.items[0].item, plan_.items[0].resolved, plan_.config.model,
+                plan_.config.outputs, directory_};
     }
     RenderedItem render(const Stages& stages = test::fake_stages()) {
         return render_item(task(), stages, [](const Progress&) {});
@@ -39,7 +39,7 @@ protected:
     fs::path latents() const { return latents_path(directory_, plan_.items[0].item.id); }
 
     test::PlannedRun run_;
-    Plan plan_;
+    test::FrozenPlan plan_;
     fs::path directory_;
 };
 
@@ -174,8 +174,8 @@ TEST_F(AdoptItem, RefusesFilesThatAreCutAnywhere) {
 
 TEST_F(AdoptItem, RefusesTheFilesOfAnotherItem) {
     const Item& other = plan_.items[1].item;
-    const RenderTask theirs{other, plan_.items[1].resolved, plan_.manifest.model,
-                            plan_.manifest.outputs, directory_};
+    const RenderTask theirs{other, plan_.items[1].resolved, plan_.config.model,
+                            plan_.config.outputs, directory_};
     for (const auto& [from, to] : {std::pair{clip(), clip_path(directory_, other.id)},
                                    std::pair{latents(), latents_path(directory_, other.id)}}) {
         fs::create_directories(to.parent_path());
@@ -183,7 +183,7 @@ TEST_F(AdoptItem, RefusesTheFilesOfAnotherItem) {
     }
     EXPECT_FALSE(adopt_item(theirs));
     fs::remove(latents_path(directory_, other.id));
-    plan_.manifest.outputs.keep_base = plan_.manifest.outputs.keep_final = false;
+    plan_.config.outputs.keep_base = plan_.config.outputs.keep_final = false;
     EXPECT_FALSE(adopt_item(theirs));  // by the clip's comment alone
 }
 
