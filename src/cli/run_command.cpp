@@ -12,7 +12,9 @@
 #include "cli/commands.hpp"
 #include "cli/planning.hpp"
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
+#include "farm/attach.hpp"
 #include "farm/history.hpp"
 #include "farm/link.hpp"
 #include "farm/plan.hpp"
@@ -27,6 +29,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr const char* run_help = R"(gallop run MANIFEST [--out DIR] [options]
+gallop run RUNDIR [options]
+gallop run --attach RUNDIR [options]
 
 Renders every item of a manifest: clips/ab/cd/ID.mp4 and latents/ab/cd/ID.h5 in the run directory, with
 index.jsonl, status.json and the journal. The same command again goes on where an earlier one ended:
@@ -36,6 +40,10 @@ SIGTERM ends it soon; nothing half-written is left.
 One process renders alone. Started as several ranks of one program (gallop launch, mpirun, srun
 --mpi=pmix), one a node, they share the items. Each rank starts a renderer for each visible GPU, or
 --slots renderers on a CPU.
+
+With a run directory in place of the manifest, it renders what was planned there. With --attach it is
+one of any number of processes that share a planned run without MPI: they take items by leases in the run
+directory, and may come and go.
 
   --out DIR               the run directory (default: the manifest's outputs.root, or runs/NAME)
   --backend cpu|cuda      where to render (default: cpu)
@@ -54,14 +62,33 @@ Prints a line "NAME PATH" for each clip. Exit code: 0 all done, 2 the request is
 items were given up, 4 stopped early and resumable.
 )";
 
-/// A manifest, checked, and the run directory it wants, held by this process.
+bool is_run_directory(const fs::path& path) { return fs::exists(path / "run.json"); }
+
+/// A planned run, not to be planned again: what would change the plan is refused.
+fs::path planned_run(const Values& values) {
+    const fs::path directory = text_of(values, "MANIFEST");
+    for (const char* option : {"out", "precision", "extend", "set", "param"})
+        if (values.contains(option))
+            throw_input_error("gallop run: --{} has no say in {}, which is planned already", option,
+                              directory.string());
+    if (!is_run_directory(directory))
+        throw_input_error("{}: holds no planned run (gallop plan MANIFEST --out DIR makes one)",
+                          directory.string());
+    return fs::canonical(directory);
+}
+
+/// A run directory, held by this process, and the manifest to plan it by, unless it is planned.
 struct HeldRun {
-    Manifest manifest;
+    std::optional<Manifest> manifest;
     fs::path directory;
     std::unique_ptr<RunLock> lock;
 };
 
 HeldRun hold_run(const Values& values) {
+    if (is_run_directory(text_of(values, "MANIFEST"))) {
+        const fs::path directory = planned_run(values);
+        return {{}, directory, std::make_unique<RunLock>(directory)};
+    }
     ManifestOptions over = manifest_options(values);
     if (values.contains("precision")) {
         precision_of(text_of(values, "precision"));
@@ -69,9 +96,25 @@ HeldRun hold_run(const Values& values) {
     }
     HeldRun held{read_manifest(text_of(values, "MANIFEST"), over), {}, {}};
     held.directory =
-        fs::absolute(values.contains("out") ? text_of(values, "out") : held.manifest.outputs.root);
+        fs::absolute(values.contains("out") ? text_of(values, "out") : held.manifest->outputs.root);
     held.lock = std::make_unique<RunLock>(held.directory);
     return held;
+}
+
+/// Freezes the plan, or looks whether one that is there still holds; this may read a whole model.
+void prepare(const HeldRun& run, const std::string& device, bool extend) {
+    if (run.manifest) {
+        PlanOptions how;
+        how.directory = run.directory;
+        how.digest_cache = user_cache();
+        how.calibration = find_calibration(device == "cuda" ? "h100" : "cpu",
+                                           name_of(run.manifest->model.precision), user_cache());
+        how.extend = extend;
+        ensure_plan(*run.manifest, how);
+    } else {
+        refuse_changed_model(read_run_config(run.directory), user_cache());
+    }
+    sweep(run.directory);
 }
 
 /// How this rank takes part, by its options and its machine.
@@ -138,21 +181,29 @@ void print_result(const fs::path& directory, bool json) {
     if (json) fmt::print("\n]}}\n");
 }
 
+/// Says what came of a run. The exit code.
+int conclude(const ServeResult& result, const fs::path& directory, const Values& values) {
+    print_result(directory, values.contains("json"));
+    if (result.trouble && result.trouble->kind == FailureKind::input)
+        throw InputError(result.trouble->error);
+    log_info("{} directory={}{}",
+             result.outcome == coordinator::Outcome::stopped ? "stopped" : "finished",
+             directory.string(), result.why.empty() ? "" : " why=\"" + result.why + "\"");
+    switch (result.outcome) {
+        case coordinator::Outcome::complete: return done;
+        case coordinator::Outcome::quarantined: return finished_with_failures;
+        case coordinator::Outcome::stopped: return stopped_early;
+    }
+    return internal_error;
+}
+
 /// Rank 0: plans, while the others and whoever watches the run directory are told that it is there,
 /// then serves. The exit code. `ended`: the others know that it is over.
 int lead(const Values& values, const ServeOptions& options, Link& link, const StopSignals& signals,
          bool& all_well, bool& ended) {
     HeldRun held = hold_run(values);
     std::future<void> planning = std::async(std::launch::async, [&] {
-        const ModelRequest& model = held.manifest.model;
-        PlanOptions how;
-        how.directory = held.directory;
-        how.digest_cache = user_cache();
-        how.calibration = find_calibration(options.agent.device == "cuda" ? "h100" : "cpu",
-                                           name_of(model.precision), user_cache());
-        how.extend = values.contains("extend");
-        ensure_plan(held.manifest, how);
-        sweep(held.directory);
+        prepare(held, options.agent.device, values.contains("extend"));
     });
     while (planning.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
         keep_waiting(link);
@@ -162,30 +213,25 @@ int lead(const Values& values, const ServeOptions& options, Link& link, const St
     const ServeResult result = serve(held.directory, *held.lock, options, link, signals);
     all_well = result.all_well;
     ended = true;
-    print_result(held.directory, values.contains("json"));
-    if (result.trouble && result.trouble->kind == FailureKind::input)
-        throw InputError(result.trouble->error);
-    log_info("{} directory={}{}",
-             result.outcome == coordinator::Outcome::stopped ? "stopped" : "finished",
-             held.directory.string(), result.why.empty() ? "" : " why=\"" + result.why + "\"");
-    switch (result.outcome) {
-        case coordinator::Outcome::complete: return done;
-        case coordinator::Outcome::quarantined: return finished_with_failures;
-        case coordinator::Outcome::stopped: return stopped_early;
-    }
-    return internal_error;
+    return conclude(result, held.directory, values);
 }
 
 int run(const Arguments& arguments) {
     po::options_description options;
     options.add_options()("out", po::value<std::string>())("precision", po::value<std::string>())(
-        "extend", "")("json", "")("slots", po::value<int>()->default_value(0));
+        "extend", "")("attach", "")("json", "")("slots", po::value<int>()->default_value(0));
     add_manifest_options(options);
     add_backend_options(options);
     const Values values = parse("run", arguments, options, {"MANIFEST"});
     ServeOptions how = options_of(values);
 
     static StopSignals signals;  // its thread lives as long as the process
+    if (values.contains("attach")) {
+        const fs::path directory = planned_run(values);
+        refuse_changed_model(read_run_config(directory), user_cache());
+        how.agent.renderers.log_name = fmt::format("renderer-{}-{}", host_name(), ::getpid());
+        return conclude(attach(directory, how, signals), directory, values);
+    }
     const std::unique_ptr<Link> link = launched_by_mpi() ? make_mpi_link() : make_solo_link();
     const std::string here = fmt::format("{}-{}", host_name(), link->rank());
     how.agent.renderers.log_name = "renderer-" + here;
@@ -204,6 +250,7 @@ int run(const Arguments& arguments) {
     } catch (const std::exception& failed) {
         failure = std::current_exception();
         if (dynamic_cast<const InputError*>(&failed) != nullptr) code = wrong_request;
+        if (dynamic_cast<const DiskError*>(&failed) != nullptr) code = stopped_early;
         if (link->rank() > 0)
             all_well = false;
         else if (!ended)

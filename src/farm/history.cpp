@@ -93,6 +93,7 @@ std::size_t RunHistory::update(std::uint32_t file, const Sink& sink) {
             for (const Json& event : line.events) {
                 const std::string id = text_of(event, "id");
                 const auto item = id.empty() ? std::nullopt : find(id);
+                if (item && overruled(event, *item)) continue;
                 fold(event, {read.offset + start, static_cast<std::uint32_t>(end - start), file},
                      item);
                 if (sink) sink(event, item);
@@ -103,6 +104,21 @@ std::size_t RunHistory::update(std::uint32_t file, const Sink& sink) {
         block.erase(0, start);
     }
     return events;
+}
+
+/// Journals of several processes are read one after the other: a failure in one may be older than
+/// the `retry` in another that forgives it.
+bool RunHistory::overruled(const Json& event, std::size_t item) {
+    const std::string kind = text_of(event, "event");
+    const std::string time = text_of(event, "time");
+    if (kind == "retry") {
+        std::string& last = retried_[static_cast<std::uint32_t>(item)];
+        last = std::max(last, time);
+        return false;
+    }
+    if (retried_.empty() || (kind != "failed" && kind != "quarantined")) return false;
+    const auto retried = retried_.find(static_cast<std::uint32_t>(item));
+    return retried != retried_.end() && time < retried->second;
 }
 
 void RunHistory::fold(const Json& event, JournalPlace place, std::optional<std::size_t> item) {

@@ -87,6 +87,7 @@ private:
         std::uint64_t offset = 0;
     };
     std::size_t update(std::uint32_t file, const Sink& sink);
+    bool overruled(const nlohmann::json& event, std::size_t item);
     void fold(const nlohmann::json& event, JournalPlace place, std::optional<std::size_t> item);
     void fold_run(const std::string& kind, const nlohmann::json& event);
 
@@ -97,6 +98,7 @@ private:
     std::vector<ItemHistory> items_;
     std::vector<Read> journals_;
     std::vector<std::uint32_t> leased_;  ///< in the latest attempt, some of them settled since
+    std::map<std::uint32_t, std::string> retried_;  ///< items, and when they were last forgiven
     std::map<int, AgentHistory> agents_;
     std::string outcome_, paused_, latest_;
     int attempt_ = 0;

@@ -10,6 +10,7 @@
 
 #include "core/check.hpp"
 #include "core/clip.hpp"
+#include "core/file_errors.hpp"
 #include "farm/canonical_json.hpp"
 
 namespace gallop {
@@ -120,9 +121,7 @@ std::size_t write_index(const RunHistory& history) {
 
 TextFile::TextFile(const fs::path& path)
     : file_(path), descriptor_(::open(file_.path().c_str(), O_WRONLY | O_CLOEXEC)) {
-    if (!descriptor_)
-        throw Error(
-            fmt::format("{}: cannot open: {}", file_.path().string(), std::strerror(errno)));
+    if (!descriptor_) throw_file_error(file_.path(), "cannot open", errno);
 }
 
 void TextFile::write(std::string_view text) {
@@ -131,15 +130,7 @@ void TextFile::write(std::string_view text) {
 }
 
 void TextFile::flush() {
-    std::string_view rest = buffer_;
-    while (!rest.empty()) {
-        const ::ssize_t put = ::write(descriptor_.get(), rest.data(), rest.size());
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0)
-            throw Error(
-                fmt::format("{}: write failed: {}", file_.path().string(), std::strerror(errno)));
-        rest.remove_prefix(static_cast<std::size_t>(put));
-    }
+    write_all(descriptor_.get(), buffer_, file_.path());
     buffer_.clear();
 }
 

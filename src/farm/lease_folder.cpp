@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "farm/run_lock.hpp"
 
@@ -33,7 +33,7 @@ double modified(int descriptor) {
 bool touch(int descriptor) { return ::futimens(descriptor, nullptr) == 0; }
 
 [[noreturn]] void fail(const fs::path& path, const char* what) {
-    throw Error(fmt::format("{}: {}: {}", path.string(), what, std::strerror(errno)));
+    throw_file_error(path, what, errno);
 }
 
 }  // namespace
@@ -41,8 +41,7 @@ bool touch(int descriptor) { return ::futimens(descriptor, nullptr) == 0; }
 LeaseFolder::LeaseFolder(const fs::path& run, double ttl) : folder_(run / "leases"), ttl_(ttl) {
     std::error_code failed;
     fs::create_directories(folder_, failed);
-    if (failed)
-        throw Error(fmt::format("{}: cannot make folder: {}", folder_.string(), failed.message()));
+    if (failed) throw_file_error(folder_, "cannot make folder", failed.value());
     // Another container on this host may have the same process number.
     for (int i = 0; !clock_; ++i) {
         clock_path_ = folder_ / fmt::format("clock-{}-{}-{}", host_name(), ::getpid(), i);

@@ -26,7 +26,7 @@ namespace gallop {
 /// On a network file system `ttl` must be longer than its attribute cache (minutes).
 class LeaseFolder {
 public:
-    /// Makes `run`/leases. Throws Error.
+    /// Makes `run`/leases. Throws DiskError, Error.
     LeaseFolder(const std::filesystem::path& run, double ttl);
     LeaseFolder(const LeaseFolder&) = delete;
     LeaseFolder& operator=(const LeaseFolder&) = delete;
@@ -34,7 +34,7 @@ public:
     ~LeaseFolder();
 
     /// Takes an item; false when somebody holds it. Who gets it must look whether it has been
-    /// decided meanwhile. Throws Error when the folder cannot be written.
+    /// decided meanwhile. Throws DiskError, Error when the folder cannot be written.
     bool claim(std::string_view id);
     bool holds(std::string_view id) const;
     /// The item is decided, and the journal says so: its leases go.

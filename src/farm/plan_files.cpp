@@ -1,12 +1,16 @@
 #include "farm/plan_files.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <pwd.h>
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "farm/canonical_json.hpp"
 #include "farm/config_fields.hpp"
 #include "farm/plan.hpp"
@@ -25,10 +29,16 @@ std::string user_name() {
     return entry == nullptr ? std::to_string(::geteuid()) : entry->pw_name;
 }
 
+/// What a run makes before its plan is whole, were it killed there.
+constexpr std::array<std::string_view, 6> own_files = {
+    "LOCK", "HEARTBEAT", "SUPERVISOR", "items.lock.jsonl", "duplicates.jsonl", "logs"};
+
 /// The folder of a plan holds nothing but what a plan, or a lock, has left there.
 const fs::path& refuse_foreign(const fs::path& directory, bool extend) {
     std::error_code failed;
     fs::create_directories(directory, failed);
+    if (is_disk_errno(failed.value()))
+        throw_file_error(directory, "cannot be made", failed.value());
     if (failed) throw_input_error("{}: cannot be made ({})", directory.string(), failed.message());
     if (extend) return directory;
     if (fs::exists(directory / "run.json", failed))
@@ -37,9 +47,7 @@ const fs::path& refuse_foreign(const fs::path& directory, bool extend) {
             directory.string());
     for (const auto& entry : fs::directory_iterator(directory)) {
         const std::string name = entry.path().filename().string();
-        if (name == "LOCK" || name == "items.lock.jsonl" || name == "duplicates.jsonl" ||
-            name == "logs")
-            continue;
+        if (std::find(own_files.begin(), own_files.end(), name) != own_files.end()) continue;
         if (name.starts_with('.') && name.ends_with(".tmp")) {
             fs::remove(entry.path(), failed);  // of a plan that was killed
             continue;
@@ -54,16 +62,15 @@ const fs::path& refuse_foreign(const fs::path& directory, bool extend) {
 
 }  // namespace
 
-PlanFiles::Growing::Growing(const fs::path& path) : file(path) {
-    stream.open(file.path(), std::ios::binary);
-    if (!stream) throw Error(fmt::format("{}: cannot be written", file.path().string()));
+PlanFiles::Growing::Growing(const fs::path& path)
+    : file(path), descriptor(::open(file.path().c_str(), O_WRONLY | O_CLOEXEC)) {
+    if (!descriptor) throw_file_error(file.path(), "cannot open", errno);
 }
 
 void PlanFiles::Growing::flush(std::size_t beyond) {
     if (buffer.size() <= beyond) return;
     sha.update(buffer);
-    stream.write(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    if (!stream) throw Error(fmt::format("{}: cannot be written", file.path().string()));
+    write_all(descriptor.get(), buffer, file.path());
     bytes += buffer.size();
     buffer.clear();
 }
@@ -76,12 +83,6 @@ void PlanFiles::Growing::copy(const fs::path& from, std::uint64_t size) {
         at += buffer.size();
         flush(0);
     }
-}
-
-void PlanFiles::Growing::close() {
-    flush(0);
-    stream.close();
-    if (!stream) throw Error(fmt::format("{}: cannot be written", file.path().string()));
 }
 
 PlanFiles::PlanFiles(const fs::path& directory, const std::optional<RunConfig>& earlier)
@@ -112,8 +113,8 @@ void PlanFiles::add_duplicate(const Id128& id, std::string_view name) {
 }
 
 void PlanFiles::commit(RunConfig& config) {
-    lock_.close();
-    duplicates_.close();
+    lock_.flush(0);
+    duplicates_.flush(0);
     config.lock_bytes = lock_.bytes;
     config.lock_sha256 = to_hex(lock_.sha.finish());
     duplicates_.file.commit();

@@ -2,13 +2,13 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "core/files.hpp"
+#include "core/handle.hpp"
 #include "farm/id_set.hpp"
 #include "farm/plan_index.hpp"
 #include "media/digest.hpp"
@@ -20,8 +20,8 @@ namespace gallop {
 class PlanFiles {
 public:
     /// Takes a new or empty directory, or, with `earlier`, that of the plan which is extended: its
-    /// lines come first, and further names are collected anew. Throws InputError for a directory that holds something else, Error when the
-    /// disk refuses.
+    /// lines come first, and further names are collected anew. Throws InputError for a directory that
+    /// holds something else, DiskError when the disk refuses.
     PlanFiles(const std::filesystem::path& directory, const std::optional<RunConfig>& earlier);
 
     /// Adds a line to the lock; `write` appends it. The place of the first of its bucket goes to
@@ -36,7 +36,7 @@ private:
     /// A file that grows, buffered and hashed.
     struct Growing {
         AtomicFile file;
-        std::ofstream stream;
+        Handle<int, detail::close_descriptor, -1> descriptor;
         Sha256 sha;
         std::string buffer;
         std::uint64_t bytes = 0;
@@ -44,7 +44,6 @@ private:
         explicit Growing(const std::filesystem::path& path);
         void flush(std::size_t beyond);
         void copy(const std::filesystem::path& from, std::uint64_t bytes);
-        void close();
     };
 
     std::filesystem::path directory_;

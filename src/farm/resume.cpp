@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/log.hpp"
-#include "farm/history.hpp"
 #include "media/store.hpp"
 
 namespace gallop {
@@ -34,6 +33,11 @@ bool is_whole(const fs::path& path, std::uint64_t bytes) {
 
 RunStart load_run(const fs::path& directory) {
     RunHistory history(directory);
+    return load_run(history);
+}
+
+RunStart load_run(RunHistory& history) {
+    const fs::path& directory = history.directory();
     std::vector<coordinator::WorkItem> items;
     for (const PlanRow& row : history.plan().rows)
         items.push_back({row.seconds, row.bucket, row.gpus, coordinator::ItemState::open});

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "farm/driver.hpp"
+#include "farm/history.hpp"
 
 namespace gallop {
 
@@ -11,5 +12,8 @@ namespace gallop {
 /// item's turn comes. An item whose files are gone or of other sizes than journalled is open again.
 /// Throws InputError for a directory that holds no run.
 RunStart load_run(const std::filesystem::path& directory);
+
+/// The same by a history that has read nothing yet, and can follow what comes.
+RunStart load_run(RunHistory& history);
 
 }  // namespace gallop

@@ -34,6 +34,12 @@ std::string content(int descriptor) {
         directory.string(), holder.empty() ? "unknown" : holder);
 }
 
+void touch_heart(const std::filesystem::path& directory) {
+    const std::filesystem::path heart = directory / "HEARTBEAT";
+    const Descriptor opened(::open(heart.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
+    if (opened) ::futimens(opened.get(), nullptr);
+}
+
 /// Returns once the holder's heart has not beaten for `stale` seconds; refuses when it beats.
 void wait_for_death(const std::filesystem::path& directory, const std::string& holder, int clock,
                     double stale) {
@@ -107,10 +113,19 @@ RunLock::~RunLock() {
         log_warning("LOCK still names this process: {}", std::strerror(errno));
 }
 
-void RunLock::beat() const {
-    const std::filesystem::path heart = directory_ / "HEARTBEAT";
-    const Descriptor opened(::open(heart.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
-    if (opened) ::futimens(opened.get(), nullptr);
+void RunLock::beat() const { touch_heart(directory_); }
+
+RunShare::RunShare(const std::filesystem::path& directory) : directory_(directory) {
+    const std::filesystem::path path = directory / "LOCK";
+    descriptor_.reset(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644));
+    if (!descriptor_ && is_disk_errno(errno)) throw_file_error(path, "cannot open", errno);
+    if (!descriptor_) throw_input_error("{}: cannot open: {}", path.string(), std::strerror(errno));
+    if (::flock(descriptor_.get(), LOCK_SH | LOCK_NB) == 0) return;
+    if (errno == EWOULDBLOCK) refuse(directory, content(descriptor_.get()));
+    log_warning("{}: this file system has no locks ({}); no coordinator may work here",
+                path.string(), std::strerror(errno));
 }
+
+void RunShare::beat() const { touch_heart(directory_); }
 
 }  // namespace gallop

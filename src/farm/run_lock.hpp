@@ -35,6 +35,22 @@ private:
     Handle<int, detail::close_descriptor, -1> descriptor_;
 };
 
+/// A place among processes that share a run directory without a coordinator. While one of them is
+/// there, no RunLock is to be had, and the reverse.
+class RunShare {
+public:
+    /// Throws InputError when a coordinator holds the directory, Error or DiskError when `LOCK`
+    /// cannot be opened.
+    explicit RunShare(const std::filesystem::path& directory);
+
+    /// Touches `HEARTBEAT`, as RunLock does.
+    void beat() const;
+
+private:
+    std::filesystem::path directory_;
+    Handle<int, detail::close_descriptor, -1> descriptor_;
+};
+
 /// Seconds since a file was last written, both by the file server's clock: `clock` is an open file
 /// beside it, whose time is set to learn what time it is there. Infinity when there is no such file.
 double age_of(const std::filesystem::path& file, int clock);

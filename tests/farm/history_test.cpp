@@ -100,6 +100,27 @@ TEST(RunHistory, MergesTheJournalsOfAttachedProcesses) {
     EXPECT_EQ(history.event(history[1].decided)["id"], run.id(1));
 }
 
+TEST(RunHistory, ForgivesOnlyWhatFailedBeforeARetryInAnotherJournal) {
+    TestRun run(2);
+    const auto failed = [&](std::size_t item, const char* time) {
+        run.append({{"event", "failed"},
+                    {"id", run.id(item)},
+                    {"kind", "error"},
+                    {"error", "boom"},
+                    {"time", time}},
+                   "journal-n1-7.jsonl");
+    };
+    for (std::size_t item = 0; item < 2; ++item) {
+        failed(item, "2026-11-22T06:00:00Z");
+        run.append({{"event", "retry"}, {"id", run.id(item)}, {"time", "2026-11-22T07:00:00Z"}});
+    }
+    failed(1, "2026-11-22T08:00:00Z");
+    RunHistory history(run.path());
+    history.update();
+    EXPECT_EQ(history[0].tries, 0);
+    EXPECT_EQ(history[1].tries, 1);
+}
+
 TEST(RunHistory, FindsItemsByIdStartAndName) {
     TestRun run(20);
     const RunHistory history(run.path());

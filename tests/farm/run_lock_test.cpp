@@ -70,6 +70,18 @@ TEST_F(RunLockTest, IsFreeAfterItsHolderEndedHoweverItEnded) {
     EXPECT_EQ(refusal(1), "");
 }
 
+TEST_F(RunLockTest, IsNotToBeHadBesideAttachedProcessesNorTheReverse) {
+    fs::create_directories(run_);
+    {
+        const RunShare one(run_);
+        const RunShare another(run_);
+        EXPECT_THAT(refusal(1), HasSubstr("run"));
+    }
+    EXPECT_EQ(refusal(1), "");
+    const RunLock lock(run_);
+    EXPECT_THROW(RunShare{run_}, InputError);
+}
+
 TEST_F(RunLockTest, TakesOverFromAnotherMachineWhoseHeartHasStopped) {
     somebody_elsewhere(100);
     EXPECT_EQ(refusal(30), "");

@@ -1,0 +1,408 @@
+#include "farm/attach.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <map>
+#include <set>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "core/check.hpp"
+#include "core/file_errors.hpp"
+#include "core/log.hpp"
+#include "farm/driver.hpp"
+#include "farm/index.hpp"
+#include "farm/lease_folder.hpp"
+#include "farm/resume.hpp"
+#include "farm/run_directory.hpp"
+#include "farm/shared_queue.hpp"
+#include "farm/time_text.hpp"
+
+namespace gallop {
+namespace {
+
+namespace fs = std::filesystem;
+using coordinator::ItemState;
+using coordinator::Outcome;
+using coordinator::Record;
+using What = Record::What;
+using Json = nlohmann::json;
+
+/// A lease outlives this many silences of an agent: caches of network file systems hide touches.
+constexpr double silences_a_lease = 4;
+constexpr double look_seconds = 1;            ///< between looks at the others' journals while idle
+constexpr double other_host_seconds = 5;      ///< that a failed item waits for another host
+constexpr double disk_pause_seconds = 10;     ///< after the disk refused something
+constexpr double finish_before_seconds = 20;  ///< the job's end
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+}
+
+/// A journal that no other process writes, in a folder where any number of them do. Another
+/// container on this host may have the same process number.
+fs::path own_journal(const fs::path& run) {
+    for (int i = 1;; ++i) {
+        const std::string name = fmt::format("journal-{}-{}-{}.jsonl", host_name(), ::getpid(), i);
+        const Handle<int, detail::close_descriptor, -1> made(
+            ::open((run / name).c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644));
+        if (made) return run / name;
+        if (errno != EEXIST) throw_file_error(run / name, "cannot create", errno);
+    }
+}
+
+class Attached {
+public:
+    Attached(const fs::path& directory, ServeOptions options, const StopSignals& signals)
+        : directory_(directory),
+          share_(directory),
+          signals_(signals),
+          history_(directory),
+          start_(load_run(history_)),
+          policy_(coordinator_options(start_.config, directory)),
+          journal_(own_journal(directory)),
+          leases_(directory, silences_a_lease * start_.config.schedule.silent_seconds),
+          queue_(start_.plan, start_.config.schedule.order,
+                 fmt::format("{}-{}", host_name(), ::getpid())) {
+        options.agent.renderers.directory = directory;
+        for (const PlanRow& row : start_.plan.rows)
+            options.agent.gpus_per_slot = std::max<int>(options.agent.gpus_per_slot, row.gpus);
+        agent_.emplace(std::move(options.agent),
+                       [this](const message::Message& said) { heard_.push_back(said); });
+        const double left = job_seconds_left();
+        if (left < coordinator::forever)
+            job_ends_ = seconds_now() + left - start_.config.limits.walltime_reserve_seconds;
+    }
+
+    ServeResult run() {
+        agent_->begin(seconds_now());
+        while (!agent_->finished()) turn();
+        for (const auto& [item, slot] : held_) release(item, slot, "the process ends");
+        return finish();
+    }
+
+private:
+    void turn() {
+        const double now = seconds_now();
+        bool happened = agent_->step(now);
+        for (std::vector<message::Message> heard; !heard_.empty(); heard.clear()) {
+            heard.swap(heard_);
+            happened = true;
+            for (const message::Message& message : heard) hear(message, now);
+        }
+        if (now >= next_beat_) {
+            share_.beat();
+            agent_->handle(message::Ping{}, now);
+            next_beat_ = now + look_seconds / 2;
+        }
+        heed(now);
+        if (!stopping_) feed(now);
+        if (happened) return;
+        std::vector<pollfd> all = {{signals_.descriptor(), POLLIN, 0}};
+        agent_->add_descriptors(all);
+        ::poll(all.data(), all.size(), 50);
+    }
+
+    /// Signals, the clock of the job, and the disk under the journal.
+    void heed(double now) {
+        const double reserve = start_.config.limits.walltime_reserve_seconds;
+        if (const StopSignals::Asked asked = signals_.asked(); asked != heeded_) {
+            heeded_ = asked;
+            if (asked == StopSignals::Asked::now)
+                stop("asked by a signal", now, now);
+            else
+                stop("asked by SIGUSR1", now,
+                     now + std::min(reserve, job_seconds_left() - finish_before_seconds));
+        }
+        if (now >= job_ends_) {
+            job_ends_ = coordinator::forever;
+            stop("the job's time is nearly up", now, now + reserve - finish_before_seconds);
+        }
+        if (const std::string trouble = journal_.trouble(); !trouble.empty() && !revoked_)
+            stop("the journal cannot be written: " + trouble, now, now);
+        if (!stopping_) return;
+        if (!held_.empty() && now >= stop_at_ && !revoked_) {
+            revoked_ = true;
+            for (const auto& [item, slot] : held_)
+                agent_->handle(message::Revoke{slot, {item}, true}, now);
+        }
+        if (held_.empty()) end(now);
+    }
+
+    void stop(const std::string& why, double now, double at) {
+        if (stopping_ && at > now) return;
+        if (!stopping_) {
+            log_info("stopping why=\"{}\"", why);
+            why_ = why;
+            stop_at_ = at;
+        }
+        stopping_ = true;
+        if (!revoked_) stop_at_ = std::min(stop_at_, at);
+    }
+
+    void end(double now) {
+        if (ending_) return;
+        ending_ = true;
+        agent_->handle(message::Stop{}, now);
+    }
+
+    /// Takes items for the slots that wait.
+    void feed(double now) {
+        if (start_.ledger.open() == 0) return end(now);
+        if (now < feed_at_) return;
+        std::error_code failed;
+        const auto space = fs::space(directory_, failed);
+        if (!failed && space.available < policy_.pause_below) {
+            if (!paused_) log_warning("disk nearly full, waiting bytes={}", space.available);
+            paused_ = true;
+            feed_at_ = now + disk_pause_seconds;
+            return;
+        }
+        paused_ = false;
+        bool hungry = false;
+        for (const auto& [slot, ready] : ready_)
+            if (!busy(slot) && !take(slot, ready, now)) hungry = true;
+        if (!hungry) return;
+        feed_at_ = now + look_seconds;
+        look();
+    }
+
+    bool busy(int slot) const {
+        return std::any_of(held_.begin(), held_.end(),
+                           [=](const auto& held) { return held.second == slot; });
+    }
+
+    /// Leases an item to a slot; false when there is none to be had now.
+    bool take(int slot, const message::Ready& ready, double now) {
+        const auto wanted = [&](std::uint32_t item) {
+            if (start_.ledger.item(item).state != ItemState::open || held_.contains(item) ||
+                start_.ledger.item(item).gpus > ready.gpus)
+                return false;
+            const auto failed = failed_here_.find(item);
+            return failed == failed_here_.end() || now >= failed->second;
+        };
+        try {
+            while (const auto item = queue_.next(now, wanted)) {
+                const std::string id = id_of(*item);
+                if (!leases_.claim(id)) {
+                    queue_.pass_over(*item, now + start_.config.schedule.silent_seconds);
+                    continue;
+                }
+                look();  // somebody may have decided it before we got it
+                if (start_.ledger.item(*item).state != ItemState::open) {
+                    leases_.finish(id);
+                    continue;
+                }
+                const PlanRow& row = start_.plan.rows[*item];
+                const coordinator::Trouble* trouble = start_.ledger.trouble(*item);
+                const int attempt = trouble == nullptr ? 1 : trouble->tries() + 1;
+                Record record{.what = What::leased, .item = *item, .slot = slot};
+                record.attempt = attempt;
+                record.predicted = row.seconds;
+                write(record);
+                held_[*item] = slot;
+                agent_->handle(message::Lease{slot,
+                                              ready.round,
+                                              {{*item, row.offset, row.bytes, id, attempt,
+                                                static_cast<double>(row.seconds)}}},
+                               now);
+                return true;
+            }
+        } catch (const DiskError& refused) {
+            log_warning("{}", refused.what());
+            feed_at_ = now + disk_pause_seconds;
+        }
+        return false;
+    }
+
+    /// What everybody has written since the last look, this process too.
+    void look() {
+        try {
+            journal_.flush();
+        } catch (const DiskError& refused) {
+            log_warning("{}", refused.what());  // the next turn stops the run
+        }
+        history_.update([this](const Json& event, std::optional<std::size_t> item) {
+            start_.ledger.apply(record_of(
+                event, item ? static_cast<coordinator::ItemIndex>(*item) : coordinator::no_item));
+        });
+    }
+
+    void hear(const message::Message& message, double now) {
+        if (const auto* join = std::get_if<message::Join>(&message)) {
+            Record record{.what = What::joined, .slots = join->slots};
+            record.text = join->device;
+            write(record);
+        } else if (const auto* ready = std::get_if<message::Ready>(&message)) {
+            ready_[ready->slot] = *ready;
+            device_ = ready->device;
+        } else if (const auto* gone = std::get_if<message::Gone>(&message)) {
+            log_warning("renderer gone slot={} reason=\"{}\"", gone->slot, gone->error);
+            ready_.erase(gone->slot);
+        } else if (const auto* done = std::get_if<message::Done>(&message)) {
+            on(*done);
+        } else if (const auto* failed = std::get_if<message::Failed>(&message)) {
+            on(*failed, now);
+        } else if (const auto* returned = std::get_if<message::Returned>(&message)) {
+            for (const std::uint32_t item : returned->items)
+                if (const auto held = held_.find(item); held != held_.end()) {
+                    release(item, held->second, "given back");
+                    held_.erase(held);
+                }
+        } else if (const auto* leaving = std::get_if<message::Leaving>(&message)) {
+            if (why_.empty() && start_.ledger.open() > 0) why_ = leaving->why;
+        }
+    }
+
+    void on(const message::Done& done) {
+        Record record{.what = What::done, .item = done.item, .slot = done.slot};
+        record.attempt = done.attempt;
+        record.predicted = start_.plan.rows[done.item].seconds;
+        Json more = {{"clip", to_json(done.clip)}, {"device", device_}};
+        if (done.latents) more["latents"] = to_json(*done.latents);
+        for (const auto& [stage, spent] : done.seconds.stages) {
+            more["seconds"][stage] = spent;
+            if (stage == "total" && !done.adopted) record.seconds = spent;
+        }
+        if (done.adopted) more["adopted"] = true;
+        write(record, more);
+        settle(done.item);
+    }
+
+    void on(const message::Failed& failed, double now) {
+        Record record{.what = What::failed, .item = failed.item, .slot = failed.slot};
+        record.attempt = failed.attempt;
+        record.kind = coordinator::failure_kind(name_of(failed.why));
+        record.text = failed.error;
+        write(record, {{"device", device_}, {"log", failed.log}});
+        look();
+        log_error("{} item={} error=\"{}\"", name_of(failed.why), failed.id, failed.error);
+        if (failed.why == FailureKind::disk) feed_at_ = now + disk_pause_seconds;
+        if (start_.config.retry.other_host) failed_here_[failed.item] = now + other_host_seconds;
+        if (const std::string why = verdict(failed.item); !why.empty()) {
+            Record given_up{.what = What::quarantined, .item = failed.item};
+            given_up.attempt = start_.ledger.trouble(failed.item)->tries();
+            given_up.text = why;
+            write(given_up, {{"error", failed.error}});
+            settle(failed.item);
+            const coordinator::FailureLimit& limit = policy_.stop_after_failed;
+            const double most =
+                limit.percent
+                    ? std::max(5.0, limit.value / 100 * static_cast<double>(history_.size()))
+                    : limit.value;
+            if (most > 0 && static_cast<double>(start_.ledger.quarantined()) >= most)
+                stop(fmt::format("{} items are quarantined (retry.stop_after_failed)",
+                                 start_.ledger.quarantined()),
+                     now, coordinator::forever);
+            return;
+        }
+        leases_.give_back(failed.id);
+        held_.erase(failed.item);
+    }
+
+    /// Why an item is not to be tried again; empty if it is.
+    std::string verdict(std::uint32_t item) const {
+        const coordinator::Trouble* trouble = start_.ledger.trouble(item);
+        if (trouble == nullptr) return {};
+        if (trouble->count(coordinator::FailureKind::input) > 0) return "the request is wrong";
+        if (policy_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
+        if (trouble->tries() >= policy_.attempts)
+            return fmt::format("failed {} times (retry.attempts)", trouble->tries());
+        return {};
+    }
+
+    /// The item is decided. The lease may go only when the journal that says so is on disk.
+    void settle(std::uint32_t item) {
+        held_.erase(item);
+        look();
+        if (start_.ledger.item(item).state != ItemState::open) leases_.finish(id_of(item));
+    }
+
+    void release(std::uint32_t item, int slot, const std::string& why) {
+        Record record{.what = What::released, .item = item, .slot = slot};
+        record.text = why;
+        write(record);
+        leases_.give_back(id_of(item));
+    }
+
+    /// Appends to the journal; `look` brings it into the ledger, like everybody's.
+    void write(Record record, const Json& more = Json::object()) {
+        record.agent = static_cast<int>(::getpid());
+        record.host = host_name();
+        Json line = journal_event(
+            record, record.item == coordinator::no_item ? std::string() : id_of(record.item));
+        line.update(more);
+        journal_.append(line);
+    }
+
+    std::string id_of(std::uint32_t item) const { return id_text(start_.plan.rows[item].id); }
+
+    ServeResult finish() {
+        ServeResult result;
+        result.why = why_;
+        if (!agent_->trouble().error.empty()) result.trouble = agent_->trouble();
+        try {
+            journal_.flush();
+            look();
+            if (start_.ledger.open() > 0) return result;
+            result.outcome =
+                start_.ledger.quarantined() > 0 ? Outcome::quarantined : Outcome::complete;
+            if (fs::exists(directory_ / "COMPLETE")) return result;
+            write({.what = What::ended,
+                   .text = result.outcome == Outcome::complete ? "complete" : "quarantined"});
+            journal_.flush();
+            look();
+            write_index(history_);
+            write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+            // What the dead have left.
+            std::error_code ignored;
+            fs::remove_all(directory_ / "leases", ignored);
+            for (const char* folder : {"clips", "latents"})
+                if (fs::exists(directory_ / folder)) sweep(directory_ / folder);
+        } catch (const DiskError& refused) {
+            log_error("{}", refused.what());
+            result.outcome = Outcome::stopped;
+            if (result.why.empty()) result.why = refused.what();
+        }
+        return result;
+    }
+
+    fs::path directory_;
+    RunShare share_;
+    const StopSignals& signals_;
+    RunHistory history_;
+    RunStart start_;
+    coordinator::CoordinatorOptions policy_;
+    Journal journal_;
+    LeaseFolder leases_;
+    SharedQueue queue_;
+    std::optional<Agent> agent_;
+
+    std::vector<message::Message> heard_;
+    std::map<int, message::Ready> ready_;          ///< slots that can take items
+    std::map<std::uint32_t, int> held_;            ///< items, and whose they are
+    std::map<std::uint32_t, double> failed_here_;  ///< items, and until when they wait
+    std::string device_;
+    double next_beat_ = 0;
+    double feed_at_ = 0;
+    double job_ends_ = coordinator::forever;
+    double stop_at_ = coordinator::forever;
+    bool stopping_ = false;
+    bool ending_ = false;
+    bool paused_ = false;
+    bool revoked_ = false;
+    StopSignals::Asked heeded_ = StopSignals::Asked::nothing;
+    std::string why_;
+};
+
+}  // namespace
+
+ServeResult attach(const fs::path& directory, ServeOptions options, const StopSignals& signals) {
+    return Attached(directory, std::move(options), signals).run();
+}
+
+}  // namespace gallop
