@@ -5,7 +5,8 @@
 #   supervise.sh [--requeue] RUNDIR COMMAND [ARGUMENT...]
 #
 # In COMMAND, {nodes} stands for the names of the nodes that answer, {count} for their number (inside Slurm).
-# --requeue: a run that was stopped in time (SIGUSR1) goes back into Slurm's queue, if it brought something new.
+# --requeue: a run that stopped in time, by itself or asked by SIGUSR1, goes back into Slurm's queue if it brought something
+# new.
 #
 # Launchers' exit codes lie: some never return, some return 0 after losing everything. Only files in RUNDIR are believed:
 # COMPLETE, ATTEMPT_END (written last by an attempt), HEARTBEAT (touched each second by rank 0), and new lines of the
@@ -47,7 +48,7 @@ fi
 
 requeue=""
 if [ "${1:-}" = --requeue ]; then requeue=yes; shift; fi
-if [ $# -lt 2 ]; then sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [ $# -lt 2 ]; then sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 run=$1
 shift
 if [ ! -d "$run" ]; then echo "supervise: $run: no such run directory" >&2; exit 2; fi
@@ -114,8 +115,8 @@ before=$first fruitless=0 pause=$BACK_OFF attempt=0 outcome=""
 while [ -z "$stop" ]; do
     attempt=$((attempt + 1))
     rm -f "$run/ATTEMPT_END"
-    if ! touch "$run/HEARTBEAT" "$run/SUPERVISOR"; then say "$run cannot be written"; leave 1; fi
-    started=$(stat -c %y "$run/HEARTBEAT")
+    if ! touch "$run/SUPERVISOR"; then say "$run cannot be written"; leave 1; fi
+    last_beat=$(stat -c %y "$run/HEARTBEAT" 2>/dev/null)      # of an earlier attempt, if any
     nodes=""
     if [ -n "${SLURM_JOB_ID:-}" ]; then nodes=$(living_nodes); fi
     count=$(tr ',' '\n' <<<"$nodes" | grep -c .)
@@ -125,17 +126,18 @@ while [ -z "$stop" ]; do
     say "attempt $attempt${nodes:+ on $nodes}: ${command[*]}"
     "${command[@]}" &
     child=$!
+    started=$(modified "$run/SUPERVISOR")
     [ -z "$stop" ] || kill -USR1 "$child" 2>/dev/null     # asked while it was being started
     why="the launcher ended"
     while kill -0 "$child" 2>/dev/null; do
         touch "$run/SUPERVISOR" 2>/dev/null
         watch_from "$nodes"
         if [ -e "$run/ATTEMPT_END" ]; then why="the attempt ended"; nap 1; break; fi
-        limit=$STALE
-        stamp=$(stat -c %y "$run/HEARTBEAT" 2>/dev/null)
-        [ "$stamp" != "$started" ] || limit=$STARTING
+        stamp=$(stat -c %y "$run/HEARTBEAT" 2>/dev/null)      # first: what beats since makes `beat` younger, never older
         here=$(modified "$run/SUPERVISOR")
         beat=$(modified "$run/HEARTBEAT")
+        limit=$STALE
+        if [ "$stamp" = "$last_beat" ]; then beat=$started limit=$STARTING; fi
         if [ $((here - beat)) -gt "$limit" ]; then
             why="rank 0 was silent for more than $limit s"
             break
@@ -150,6 +152,8 @@ while [ -z "$stop" ]; do
     if [ -e "$run/COMPLETE" ]; then
         case $outcome in *quarantined*) leave 3 ;; *) leave 0 ;; esac
     fi
+    # The run itself ended early: the job's time is nearly up, the disk is full, too much has failed.
+    case $outcome in stopped*) stop=${stop:-run} ;; esac
     [ -z "$stop" ] || break
     if [ "$now" -gt "$before" ]; then fruitless=0 pause=$BACK_OFF; else fruitless=$((fruitless + 1)); fi
     before=$now
@@ -161,13 +165,13 @@ while [ -z "$stop" ]; do
     [ "$fruitless" -eq 0 ] || pause=$((pause * 2 > 300 ? 300 : pause * 2))
 done
 
-say "stopped by SIG$stop"
-if [ -n "$requeue" ] && [ "$stop" = USR1 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+case $stop in run) say "the run stopped by itself" ;; *) say "stopped by SIG$stop" ;; esac
+if [ -n "$requeue" ] && [ "$stop" != TERM ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     if [ "$(decided)" -gt "$first" ]; then
         say "back into the queue job=$SLURM_JOB_ID"
         scontrol requeue "$SLURM_JOB_ID"
     else
-        say "not requeued: this allocation brought nothing new (a longer --time is needed)"
+        say "not requeued: this allocation brought nothing new (is --time long enough?)"
     fi
 fi
 leave 4

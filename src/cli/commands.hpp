@@ -10,7 +10,7 @@ enum ExitCode : int {
     internal_error = 1,
     wrong_request = 2,
     finished_with_failures = 3,  ///< all was tried, some items are quarantined
-    stopped_early = 4,           ///< resumable
+    stopped_early = 4,           ///< resumable; also when the disk refused
 };
 
 /// A command: its name, what `gallop COMMAND --help` prints, and what it does with the arguments
@@ -32,5 +32,6 @@ extern const Command status_command, retry_command;                  // status_c
 extern const Command index_command, export_command, report_command;  // dataset_commands.cpp
 extern const Command bench_command;                                  // bench_command.cpp
 extern const Command launch_command;                                 // launch_command.cpp
+extern const Command submit_command;                                 // submit_command.cpp
 
 }  // namespace gallop::cli

@@ -5,6 +5,7 @@
 
 #include "cli/commands.hpp"
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "core/reader.hpp"
 
@@ -20,6 +21,7 @@ constexpr const char* overview =
   gallop schema               prints the JSON Schema of manifests
   gallop run MANIFEST         renders a manifest's items, or goes on where an earlier run ended
   gallop launch -n N run …    starts several ranks of a run, with the MPI at hand
+  gallop submit MANIFEST      plans, and hands a batch job to Slurm
   gallop status [RUNDIR]      says how a run stands, once or (--watch) until it ends
   gallop retry [RUNDIR]       gives failed items another chance
   gallop report [RUNDIR]      writes a page with progress, failures and a contact sheet
@@ -39,10 +41,10 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 )";
 
 const Command* const commands[] = {
-    &check_command,  &plan_command,     &explain_command, &schema_command, &run_command,
-    &launch_command, &status_command,   &retry_command,   &index_command,  &export_command,
-    &report_command, &decode_command,   &inspect_command, &probe_command,  &make_model_command,
-    &bench_command,  &renderer_command,
+    &check_command,      &plan_command,   &explain_command,  &schema_command,  &run_command,
+    &launch_command,     &submit_command, &status_command,   &retry_command,   &index_command,
+    &export_command,     &report_command, &decode_command,   &inspect_command, &probe_command,
+    &make_model_command, &bench_command,  &renderer_command,
 };
 
 int dispatch(const Arguments& arguments) {
@@ -80,6 +82,9 @@ int guarded(const Arguments& arguments) {
     } catch (const InputError& wrong) {
         fmt::print(stderr, "{}\n", wrong.what());
         return wrong_request;
+    } catch (const DiskError& refused) {
+        log_error("{}", refused.what());
+        return stopped_early;
     } catch (const std::bad_alloc&) {
         log_error("out of host memory");
     } catch (const std::exception& failed) {

@@ -93,6 +93,7 @@ LaunchSite look_around() {
     if (std::getenv("SLURM_JOB_ID") != nullptr) {
         site.nodes =
             lines_of(output_of("scontrol show hostnames \"$SLURM_JOB_NODELIST\" 2>/dev/null"));
+        if (const char* node = std::getenv("SLURMD_NODENAME")) site.here = node;
         site.srun_pmix = output_of("srun --mpi=list 2>&1").find("pmix") != std::string::npos;
     }
     return site;
@@ -105,8 +106,9 @@ std::vector<std::string> command_of(const LaunchRequest& request, const LaunchSi
         request.ranks > 0 ? request.ranks : std::max(1, static_cast<int>(nodes.size()));
     if (!slurm && request.with == Launcher::srun)
         throw_input_error("launch: srun needs a Slurm job (sbatch or salloc), and this is none");
-    if (!slurm && request.with == Launcher::automatic && ranks == 1 && nodes.empty())
-        return request.program;
+    const bool only_here =
+        nodes.empty() || (nodes.size() == 1 && !site.here.empty() && nodes.front() == site.here);
+    if (request.with == Launcher::automatic && ranks == 1 && only_here) return request.program;
 
     // Where tasks share a node, Slurm ends the whole step with the first task that dies. An Open
     // MPI 5 rank under srun is ended by a dead peer's closed socket.

@@ -10,6 +10,7 @@ struct LaunchSite {
     std::string mpirun;              ///< first line of `mpirun --version`; "" where there is none
     bool ulfm = false;               ///< an Open MPI built to go on after a rank's death
     std::vector<std::string> nodes;  ///< of the Slurm allocation; empty outside of one
+    std::string here;                ///< the node of it that this process is on; "" on none
     bool srun_pmix = false;          ///< `srun --mpi=list` names pmix
 };
 
@@ -28,7 +29,7 @@ struct LaunchRequest {
 /// The command that starts the program's ranks such that the others outlive the death of one:
 /// `mpirun --enable-recovery` (Open MPI 4), `mpirun --with-ft ulfm` (5, where it can), `srun
 /// --mpi=pmix --kill-on-bad-exit=0` with one task a node; the program itself for a single rank
-/// outside of Slurm. Throws InputError when there is no way, saying what is missing.
+/// on this machine. Throws InputError when there is no way, saying what is missing.
 std::vector<std::string> command_of(const LaunchRequest& request, const LaunchSite& site);
 
 /// A command as a shell reads it: words with special characters in quotes.

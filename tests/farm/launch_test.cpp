@@ -47,6 +47,22 @@ TEST(Launch, NeedsNoMpiForOneRank) {
     EXPECT_EQ(text(ranks(1), debian()), "gallop run jobs/cafe.yaml");
 }
 
+TEST(Launch, NeedsNoMpiForTheBatchScriptsOwnNode) {
+    LaunchSite alone = three_nodes();
+    alone.nodes = {"a1"};
+    EXPECT_THAT(text(ranks(0), alone),
+                testing::StartsWith("srun "));  // salloc's shell is elsewhere
+    alone.here = "a1";
+    EXPECT_EQ(text(ranks(0), alone), "gallop run jobs/cafe.yaml");
+    LaunchRequest last_left = ranks(0);
+    last_left.nodes = {"a2"};
+    LaunchSite site = three_nodes();
+    site.here = "a1";
+    EXPECT_THAT(text(last_left, site), testing::HasSubstr("--nodelist=a2 "));
+    last_left.nodes = {"a1"};
+    EXPECT_EQ(text(last_left, site), "gallop run jobs/cafe.yaml");
+}
+
 TEST(Launch, GivesEachMpiItsOwnSurvivalOption) {
     EXPECT_EQ(text(ranks(4), debian()),
               "mpirun --enable-recovery -n 4 --oversubscribe --bind-to none "

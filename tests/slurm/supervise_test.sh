@@ -61,6 +61,11 @@ echo "== quarantined items are told by the exit code"
 fresh
 expect 3 'echo quarantined >$1/ATTEMPT_END; touch $1/COMPLETE'
 
+echo "== a run that stops by itself is not started again here"
+fresh
+expect 4 'echo stopped >$1/ATTEMPT_END; exit 4'
+[ "$(attempts)" -eq 1 ] || fail "$(attempts) attempts (wanted 1)"
+
 echo "== SIGUSR1 reaches the run, which ends in its own time; the exit code is 4"
 fresh
 stop_me='trap "sleep 1; echo stopped >$1/ATTEMPT_END; exit 4" USR1; touch $1/READY; while true; do touch $1/HEARTBEAT; sleep 0.1; done'
