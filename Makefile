@@ -5,7 +5,7 @@ GALLOP := build/$(PRESET)/gallop
 DEMO := build/demo
 SAY := @printf '\n==> %s\n'
 
-.PHONY: demo test build configure setup format clean
+.PHONY: demo test test-crash build configure setup format clean
 
 setup:
 	$(SAY) 'Looking for missing Debian packages'
@@ -22,6 +22,14 @@ build: configure
 test: build
 	$(SAY) 'Running the tests'
 	@ctest --preset $(PRESET)
+
+test-crash: configure
+	$(SAY) 'Building the program'
+	@cmake --build --preset $(PRESET) --target gallop
+	$(SAY) 'Killing processes of runs at random moments; comparing every byte with an undisturbed run'
+	@mkdir -p $(CURDIR)/build/crash
+	@tests/crash/campaign.py $(GALLOP) . --kills 210 --each 10 --items 24 \
+		--modes solo,mpirun,attach,disk,slurm --log build/crash/$$(date -u +%F).log
 
 demo: configure
 	$(SAY) 'Building the program'

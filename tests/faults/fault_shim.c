@@ -6,6 +6,7 @@
 //   FAULT_LAST    number of the last one that fails (default: FAULT_AT); -1: all from there on, as a full disk
 //   FAULT_ERRNO   ENOSPC (default), EIO, EDQUOT or EROFS
 //   FAULT_LOG     gets a line "NUMBER CALL PATH" for each call
+//   FAULT_SLEEP   seconds that each clip waits for its name: a slow disk, which costs no CPU time
 //
 // Counted are calls that make, write, flush or rename: open (for writing), write, fsync, rename, mkdir, truncate.
 #define _GNU_SOURCE
@@ -29,6 +30,7 @@ static long fail_at, fail_last;
 static int fail_with = ENOSPC;
 static long* counter;
 static int log_to = -1;
+static unsigned slow;
 
 __attribute__((constructor)) static void begin(void) {
     const char* text = getenv("FAULT_ERRNO");
@@ -38,6 +40,7 @@ __attribute__((constructor)) static void begin(void) {
     fail_at = (text = getenv("FAULT_AT")) ? atol(text) : 0;
     fail_last = (text = getenv("FAULT_LAST")) ? atol(text) : fail_at;
     if (fail_last < 0) fail_last = LONG_MAX;
+    slow = (text = getenv("FAULT_SLEEP")) ? (unsigned)atoi(text) : 0;
     if ((text = getenv("FAULT_LOG")))
         log_to = REAL(open)(text, O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0644);
     if ((text = getenv("FAULT_STATE"))) {
@@ -139,6 +142,8 @@ ON_DESCRIPTOR(int, ftruncate64, "truncate", (int descriptor, off64_t size), (des
 
 int rename(const char* from, const char* to) {
     if (faulty("rename", to)) return -1;
+    const char* suffix = strrchr(to, '.');
+    if (below && slow && suffix && !strcmp(suffix, ".mp4")) sleep(slow);
     return REAL(rename)(from, to);
 }
 
