@@ -31,7 +31,7 @@ std::string content(int descriptor) {
 [[noreturn]] void refuse(const std::filesystem::path& directory, const std::string& holder) {
     throw_input_error(
         "{}: another run holds this directory ({}); wait for it, or choose another --out",
-        directory.string(), holder.empty() ? "unknown" : holder);
+        directory.string(), holder.empty() ? "processes of gallop run --attach" : holder);
 }
 
 void touch_heart(const std::filesystem::path& directory) {

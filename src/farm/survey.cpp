@@ -112,14 +112,14 @@ RunStatus status_from(const RunHistory& history, const Pulse& pulse) {
     std::error_code unknown;
     if (const auto space = fs::space(history.directory(), unknown); !unknown)
         status.disk_free = space.available;
-    if (status.items == status.done + status.quarantined && !pulse.live()) {
+    if (status.items == status.done + status.quarantined && (pulse.complete || !pulse.live())) {
         status.state = RunState::finished;
     } else if (pulse.live()) {
         status.state = history.paused().empty() ? RunState::running : RunState::paused;
         status.reason = history.paused();
-    } else if (history.attempt() == 0) {
+    } else if (history.attempt() == 0) {  // attached processes make no attempts
         status.state = RunState::stopped;
-        status.reason = "not begun";
+        status.reason = history.agents().empty() ? "not begun" : "no attached process is left";
     } else if (history.ended()) {
         status.state = RunState::stopped;
     } else {

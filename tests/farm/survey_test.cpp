@@ -130,6 +130,20 @@ TEST(Survey, TellsFinishedStoppedAndNotBegunApart) {
     EXPECT_EQ(survey_of(run).status.state, RunState::finished);
 }
 
+TEST(Survey, KnowsAttachedProcessesThatHaveLeftOrFinished) {
+    TestRun run(2);
+    run.append({{"event", "joined"}, {"agent", 7}, {"host", "n1"}, {"slots", 1}},
+               "journal-n1-7.jsonl");
+    run.append({{"event", "done"}, {"id", run.id(0)}, {"agent", 7}}, "journal-n1-7.jsonl");
+    EXPECT_EQ(survey_of(run).status.state, RunState::stopped);
+    EXPECT_EQ(survey_of(run).status.reason, "no attached process is left");
+    std::ofstream(run.path() / "HEARTBEAT") << "";  // the last one has just beaten
+    run.append({{"event", "done"}, {"id", run.id(1)}, {"agent", 7}}, "journal-n1-7.jsonl");
+    EXPECT_EQ(survey_of(run).status.state, RunState::running);
+    std::ofstream(run.path() / "COMPLETE") << "now";
+    EXPECT_EQ(survey_of(run).status.state, RunState::finished);
+}
+
 /// A squeue of our own, first on the path.
 class WithSqueue {
 public:
