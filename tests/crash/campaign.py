@@ -276,7 +276,9 @@ class Campaign:
         return modes
 
     def run(self):
-        self.say(f"seed={self.options.seed} kills={self.options.kills} modes={self.options.modes}")
+        options = self.options
+        self.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} campaign.py --kills {options.kills} --each "
+                 f"{options.each} --items {options.items} --seed {options.seed} --modes {options.modes}")
         try:
             modes = self.modes()
             self.prepare()
