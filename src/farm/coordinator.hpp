@@ -53,7 +53,7 @@ private:
         bool drained = false;
     };
 
-    // coordinator.cpp: events, the agents' coming and going, the end.
+    // coordinator_events.cpp: what is heard, and what follows.
     void on(const AgentJoined& event);
     void on(const AgentHeard& event);
     void on(const AgentLeft& event);
@@ -69,6 +69,8 @@ private:
     void on(const StopAsked& event);
     Agent* speaker(int number);
     SlotIndex slot_of(int agent, int slot, std::string_view event);
+
+    // coordinator.cpp: the clock, what a slot held, the agents' going, the end.
     void fail(SlotIndex slot, const Held& held, FailureKind kind, const std::string& error);
     void give_back(SlotIndex slot, const std::vector<Held>& held, bool lost,
                    const std::string& why);
