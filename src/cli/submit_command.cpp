@@ -36,6 +36,7 @@ nearly up. The same command with the run directory goes on where a job has ended
                           must see it
   --array                 slurm.nodes jobs of one node each, that share the run by leases in its directory:
                           needs no MPI between nodes, and tasks may come and go
+  --backend cpu|cuda      where the job renders (default: cuda where slurm.gpus_per_node asks for GPUs, else cpu)
   --print                 prints the batch script; plans and submits nothing
   --set NAME=VALUE        over the manifest's value, e.g. --set slurm.nodes=4
   --param NAME=VALUE      a value for one of the manifest's params
@@ -95,7 +96,17 @@ std::string quoted(const std::string& text) {
     return text.find_first_of(" \t") == std::string::npos ? text : '"' + text + '"';
 }
 
-std::string script_of(const Submission& run, bool array, const Arguments& further) {
+/// What the job's renderers use.
+std::string backend_of(const Values& values, const SlurmRequest& slurm) {
+    if (!values.contains("backend")) return slurm.gpus_per_node > 0 ? "cuda" : "cpu";
+    const std::string backend = text_of(values, "backend");
+    if (backend != "cpu" && backend != "cuda")
+        throw_input_error("the backend is \"{}\" (cpu, cuda)", backend);
+    return backend;
+}
+
+std::string script_of(const Submission& run, const std::string& backend, bool array,
+                      const Arguments& further) {
     BatchSettings settings = batch_settings(run.slurm, run.time, run.reserve, array);
     const std::string name = run.directory.filename().string();
     settings.options.emplace_back("job-name", quoted("gallop-" + name));
@@ -105,6 +116,7 @@ std::string script_of(const Submission& run, bool array, const Arguments& furthe
     if (!further.empty()) settings.lines.push_back(shell_text(further));
     settings.variables.emplace_back("RUN", run.directory.string());
     settings.variables.emplace_back("GALLOP", own_path());
+    settings.variables.emplace_back("BACKEND", backend);
     if (!array)
         settings.variables.emplace_back("SUPERVISE", (shipped_scripts() / "supervise.sh").string());
     return fill_script(read_text(shipped_scripts() / (array ? "array.sbatch" : "render.sbatch")),
@@ -135,11 +147,12 @@ int submit(const Arguments& arguments) {
     const Arguments further(end == arguments.end() ? end : end + 1, arguments.end());
     po::options_description options;
     add_manifest_options(options);
-    options.add_options()("out", po::value<std::string>())("array", "")("print", "");
+    options.add_options()("out", po::value<std::string>())("array", "")("print", "")(
+        "backend", po::value<std::string>());
     const Values values = parse("submit", Arguments(arguments.begin(), end), options, {"MANIFEST"});
     const bool array = values.contains("array");
     const Submission run = plan_of(values);
-    const std::string text = script_of(run, array, further);
+    const std::string text = script_of(run, backend_of(values, run.slurm), array, further);
     if (values.contains("print")) {
         fmt::print("{}", text);
         return done;

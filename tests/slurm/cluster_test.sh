@@ -79,7 +79,7 @@ for case in "$@"; do
     case $case in
     finish)   # srun --mpi=pmix, one rank a node
         submit
-        "$gallop" submit run --print | grep -q "^RUN=" || fail "submit --print"
+        "$gallop" submit run --print | grep -q '^BACKEND="${BACKEND:-cpu}"' || fail "submit --print"
         grep -q "\"job_id\": \"$job\"" run/slurm.json || fail "slurm.json"
         same
         [ "$(grep '"event":"joined"' run/journal.jsonl | grep -o '"host":"node[123]"' | sort -u | wc -l)" -eq 3 ] ||
