@@ -1,373 +1,33 @@
-// Agents, renderers and whole runs as real processes, whose engine is a fake: this program, started
-// with "renderer" as its first argument, is a renderer that misbehaves as an item's prompt says.
+// Whole runs as real processes, whose engine is a fake: this program, started with "renderer" as its
+// first argument, is a renderer that misbehaves as an item's prompt says.
 
-#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <random>
 #include <set>
-#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/error.hpp"
-#include "core/file_errors.hpp"
+#include "core/files.hpp"
 #include "core/log.hpp"
-#include "farm/agent.hpp"
-#include "farm/history.hpp"
 #include "farm/journal.hpp"
-#include "farm/renderer.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/serve.hpp"
 #include "media/store.hpp"
-#include "support/fake_stages.hpp"
 #include "support/planned_run.hpp"
+#include "tests/farm/fake_renderer.hpp"
 
 namespace gallop {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::Contains;
+using test::quick_agent;
+using test::rest;
 using testing::HasSubstr;
 using Json = nlohmann::json;
-
-void rest(int milliseconds) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-}
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
-
-// The renderer.
-
-/// True the first time that it is asked in a run directory.
-bool first_time(const fs::path& run, const std::string& what) {
-    std::error_code failed;
-    return fs::create_directory(run / ("did-" + what), failed);
-}
-
-void misbehave(const std::string& prompt, const fs::path& run, const GroupSeat& seat,
-               const ProgressSink& progress) {
-    const auto wants = [&](const char* what) {
-        if (prompt.find(what) == std::string::npos) return false;
-        return prompt.find("once") == std::string::npos || first_time(run, what);
-    };
-    if (wants("segfault")) ::raise(SIGSEGV);
-    if (seat.rank == 1 && wants("member-dies")) ::_exit(9);
-    if (wants("exit")) ::_exit(3);
-    if (wants("hang")) rest(600'000);
-    if (wants("freeze")) ::raise(SIGSTOP);
-    if (wants("nonsense")) ::send(3, "hello", 5, 0);
-    if (wants("no-memory")) throw OutOfMemoryError("no memory for 3 tensors");
-    if (wants("nan")) throw BadOutputError("the base latent is not finite");
-    if (wants("bad-luck")) throw Error("bad luck");
-    if (wants("slow"))
-        for (int step = 0; step < 100; ++step) {
-            progress({"base", step, 100});
-            rest(20);
-        }
-}
-
-int be_a_renderer(const std::vector<std::string>& arguments) {
-    RendererOptions options;
-    options.beat_seconds = 0.05;
-    for (std::size_t i = 0; i + 1 < arguments.size(); i += 2) {
-        const std::string& value = arguments[i + 1];
-        if (arguments[i] == "--run") options.directory = value;
-        if (arguments[i] == "--slot") options.slot = std::stoi(value);
-        if (arguments[i] == "--rank") options.seat.rank = std::stoi(value);
-        if (arguments[i] == "--size") options.seat.size = std::stoi(value);
-        if (arguments[i] == "--rendezvous") options.seat.rendezvous = value;
-    }
-    return run_renderer(options, [&](const RunConfig& config, const GroupSeat& seat) {
-        if (config.name == "no-engine") throw InputError("there is no such model");
-        if (seat.size > 1 && !fs::is_directory(seat.rendezvous)) throw Error("no rendezvous");
-        Stages stages = test::fake_stages();
-        stages.denoise = [denoise = stages.denoise, run = options.directory, seat](
-                             const Item& item, const Conditioning& inputs,
-                             const ProgressSink& progress) {
-            misbehave(item.prompt, run, seat, progress);
-            return denoise(item, inputs, progress);
-        };
-        const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-        return Engine{std::move(stages), visible == nullptr ? "fake" : visible};
-    });
-}
-
-AgentOptions quick_agent(const fs::path& run, std::size_t devices) {
-    AgentOptions options;
-    options.renderers.directory = run;
-    options.renderers.log_name = "renderer-test-0";
-    options.renderers.arguments = {"renderer"};
-    options.renderers.devices.resize(devices);
-    options.renderers.silent_seconds = 2;
-    options.renderers.stalled_seconds = 4;
-    options.renderers.abandon_seconds = 1;
-    options.beat_seconds = 0.05;
-    return options;
-}
-
-// An agent alone.
-
-class AgentTest : public testing::Test {
-protected:
-    AgentTest() { set_log_level(LogLevel::error); }
-    ~AgentTest() override {
-        agent_.reset();
-        set_log_level(LogLevel::info);
-    }
-
-    void begin(const std::string& items, std::size_t devices = 1, int gpus_per_slot = 1) {
-        plan_ = run_.plan(items);
-        directory_ = run_.freeze(plan_);
-        index_ = read_plan_index(directory_);
-        AgentOptions options = quick_agent(directory_, devices);
-        options.gpus_per_slot = gpus_per_slot;
-        agent_.emplace(options, [this](const message::Message& said) { hear(said); });
-        agent_->begin(seconds_now());
-    }
-    message::Task task(std::uint32_t item, int attempt = 1) const {
-        const PlanRow& row = index_.rows[item];
-        return {item, row.offset, row.bytes, id_text(row.id), attempt, 0.1};
-    }
-    /// Waits until the slot is ready.
-    void lease(std::vector<message::Task> tasks, int slot = 0) {
-        for (const double last = seconds_now() + 20; !rounds_.contains(slot); rest(1)) {
-            ASSERT_LT(seconds_now(), last) << "slot " << slot << " is never ready";
-            agent_->step(seconds_now());
-        }
-        agent_->handle(message::Lease{slot, rounds_[slot], std::move(tasks)}, seconds_now());
-    }
-    void hear(const message::Message& said) {
-        said_.push_back(said);
-        if (const auto* ready = std::get_if<message::Ready>(&said))
-            rounds_[ready->slot] = ready->round;
-        if (const auto* gone = std::get_if<message::Gone>(&said)) rounds_.erase(gone->slot);
-        if (std::holds_alternative<message::Join>(said)) rounds_.clear();
-    }
-    /// Lets the agent work until it says such a message, and forgets what it said up to there.
-    template <class M, class Is>
-    M wait_for(const Is& is) {
-        for (const double last = seconds_now() + 20; seconds_now() < last; rest(1)) {
-            agent_->step(seconds_now());
-            for (auto one = said_.begin(); one != said_.end(); ++one) {
-                const M* message = std::get_if<M>(&*one);
-                if (message == nullptr || !is(*message)) continue;
-                const M found = *message;
-                said_.erase(said_.begin(), one + 1);
-                return found;
-            }
-        }
-        ADD_FAILURE() << "the agent never said \"" << M::kind << "\"";
-        throw Error("no such message");
-    }
-    template <class M>
-    M wait_for() {
-        return wait_for<M>([](const M&) { return true; });
-    }
-    fs::path clip(std::size_t item) const {
-        return clip_path(directory_, plan_.items[item].item.id);
-    }
-
-    test::PlannedRun run_;
-    test::FrozenPlan plan_;
-    PlanIndex index_;
-    fs::path directory_;
-    std::optional<Agent> agent_;
-    std::vector<message::Message> said_;
-    std::map<int, int> rounds_;  ///< of ready slots
-};
-
-TEST_F(AgentTest, JoinsAndRendersWhatItIsLeased) {
-    begin("items: [{prompt: p}, {prompt: q}]", 2);
-    const auto join = wait_for<message::Join>();
-    EXPECT_EQ(join.slots, 2);
-    EXPECT_EQ(join.pid, ::getpid());
-    lease({task(0), task(1)});
-    EXPECT_EQ(wait_for<message::Begun>().item, 0U);
-    const auto done = wait_for<message::Done>();
-    EXPECT_EQ(done.id, plan_.items[0].item.id);
-    EXPECT_TRUE(fs::exists(clip(0)));
-    EXPECT_FALSE(done.adopted);
-    EXPECT_EQ(wait_for<message::Done>().item, 1U);
-    lease({task(0, 2)}, 1);
-    const auto again = wait_for<message::Done>();
-    EXPECT_TRUE(again.adopted);
-    EXPECT_EQ(again.attempt, 2);
-    EXPECT_EQ(again.clip.sha256, done.clip.sha256);
-}
-
-TEST_F(AgentTest, BeatsAndTellsHowFarItIs) {
-    begin("items: [{prompt: slow}]");
-    lease({task(0)});
-    const auto beat = wait_for<message::Beat>(
-        [](const message::Beat& b) { return !b.slots.empty() && b.slots[0].step > 5; });
-    EXPECT_EQ(beat.slots[0].item, 0U);
-    EXPECT_EQ(beat.slots[0].stage, "base");
-    EXPECT_EQ(beat.slots[0].steps, 100);
-}
-
-TEST_F(AgentTest, LeavesWhenAskedAndItsRenderersGoWithIt) {
-    begin("items: [{prompt: slow}]", 2);
-    lease({task(0)});
-    wait_for<message::Begun>();
-    agent_->handle(message::Stop{}, seconds_now());
-    wait_for<message::Leaving>();
-    EXPECT_TRUE(agent_->finished());
-    EXPECT_FALSE(fs::exists(clip(0)));
-    EXPECT_TRUE(test::PlannedRun::files(directory_).empty());
-}
-
-TEST_F(AgentTest, GivesBackWhatItHasNotBegunAndOnDemandWhatItHas) {
-    begin("items: [{prompt: slow}, {prompt: q}, {prompt: r}]");
-    lease({task(0), task(1), task(2)});
-    wait_for<message::Begun>();
-    agent_->handle(message::Revoke{0, {0, 2}, false}, seconds_now());
-    EXPECT_THAT(wait_for<message::Returned>().items, testing::ElementsAre(2U));
-    agent_->handle(message::Revoke{0, {0}, true}, seconds_now());
-    EXPECT_THAT(wait_for<message::Returned>().items, testing::ElementsAre(0U));
-    EXPECT_EQ(wait_for<message::Done>().item, 1U);
-    EXPECT_FALSE(fs::exists(clip(0)));
-}
-
-TEST_F(AgentTest, ReportsFailuresOfEachKindAndGoesOn) {
-    begin("items: [{prompt: nan}, {prompt: bad-luck}, {prompt: no-memory}, {prompt: p}]");
-    lease({task(0), task(1), task(2)});
-    const auto nan = wait_for<message::Failed>();
-    EXPECT_EQ(nan.why, FailureKind::bad_output);
-    EXPECT_EQ(nan.error, "the base latent is not finite");
-    EXPECT_EQ(nan.log, "logs/renderer-test-0-0.log");
-    EXPECT_THAT(read_text(directory_ / nan.log), HasSubstr("not finite"));
-    EXPECT_EQ(wait_for<message::Failed>().why, FailureKind::error);
-    EXPECT_EQ(wait_for<message::Failed>().why, FailureKind::out_of_memory);
-    wait_for<message::Gone>();  // its memory is in pieces
-    lease({task(3)});
-    EXPECT_EQ(wait_for<message::Done>().item, 3U);
-}
-
-TEST_F(AgentTest, ReplacesARendererThatCrashes) {
-    begin("items: [{prompt: once segfault}, {prompt: once exit}]");
-    lease({task(0)});
-    const auto crash = wait_for<message::Failed>();
-    EXPECT_EQ(crash.why, FailureKind::crash);
-    EXPECT_THAT(crash.error, HasSubstr("signal 11"));
-    EXPECT_FALSE(wait_for<message::Gone>().for_good);
-    lease({task(0, 2), task(1)});
-    EXPECT_EQ(wait_for<message::Done>().attempt, 2);
-    EXPECT_THAT(wait_for<message::Failed>().error, HasSubstr("exit code 3"));
-}
-
-TEST_F(AgentTest, EndsARendererThatHangsIsSilentOrTalksNonsense) {
-    begin("items: [{prompt: once hang}, {prompt: once freeze}, {prompt: once nonsense}]");
-    const std::vector<std::pair<FailureKind, std::string>> wanted = {
-        {FailureKind::hung, "no progress"},
-        {FailureKind::hung, "no heartbeat"},
-        {FailureKind::crash, "nonsense"}};
-    for (std::uint32_t item = 0; item < 3; ++item) {
-        lease({task(item)});
-        const auto failed = wait_for<message::Failed>();
-        EXPECT_EQ(failed.why, wanted[item].first);
-        EXPECT_THAT(failed.error, HasSubstr(wanted[item].second));
-        wait_for<message::Gone>();
-        lease({task(item, 2)});
-        EXPECT_EQ(wait_for<message::Done>().item, item);
-        said_.clear();
-        agent_->handle(message::Reset{}, seconds_now());
-    }
-}
-
-TEST_F(AgentTest, EndsARendererOnDemand) {
-    begin("items: [{prompt: once slow}]");
-    lease({task(0)});
-    wait_for<message::Begun>();
-    agent_->handle(message::Restart{0, 7, "another item"}, seconds_now());  // crossed: nothing
-    agent_->handle(message::Restart{0, 0, "far beyond its time"}, seconds_now());
-    const auto failed = wait_for<message::Failed>();
-    EXPECT_EQ(failed.why, FailureKind::hung);
-    EXPECT_EQ(failed.error, "far beyond its time");
-    wait_for<message::Gone>();
-    wait_for<message::Ready>();
-}
-
-TEST_F(AgentTest, IgnoresALeaseToARendererThatIsNoMore) {
-    begin("items: [{prompt: once exit}, {prompt: q}]");
-    const auto first = wait_for<message::Ready>();
-    agent_->handle(message::Lease{0, first.round, {task(0)}}, seconds_now());
-    wait_for<message::Failed>();
-    const auto second = wait_for<message::Ready>();
-    EXPECT_GT(second.round, first.round);
-    agent_->handle(message::Lease{0, first.round, {task(0, 2)}}, seconds_now());
-    agent_->handle(message::Lease{0, second.round, {task(1)}}, seconds_now());
-    EXPECT_EQ(wait_for<message::Begun>().item, 1U);
-}
-
-TEST_F(AgentTest, LeavesWhenNoRendererCanBegin) {
-    plan_ = run_.plan("items: [{prompt: p}]", {"name=no-engine"});
-    directory_ = run_.freeze(plan_);
-    agent_.emplace(quick_agent(directory_, 2),
-                   [this](const message::Message& said) { hear(said); });
-    agent_->begin(seconds_now());
-    EXPECT_TRUE(wait_for<message::Gone>().for_good);
-    EXPECT_THAT(wait_for<message::Leaving>().why, HasSubstr("there is no such model"));
-    EXPECT_EQ(agent_->trouble().kind, FailureKind::input);
-}
-
-TEST_F(AgentTest, LeavesWhenTheCoordinatorIsSilent) {
-    plan_ = run_.plan("items: [{prompt: p}]");
-    directory_ = run_.freeze(plan_);
-    AgentOptions options = quick_agent(directory_, 1);
-    options.lonely_seconds = 0.3;
-    agent_.emplace(options, [this](const message::Message& said) { hear(said); });
-    agent_->begin(seconds_now());
-    EXPECT_THAT(wait_for<message::Leaving>().why, HasSubstr("no word of the coordinator"));
-}
-
-TEST_F(AgentTest, GroupsRenderTogetherAndFallTogether) {
-    begin("items: [{prompt: p}, {prompt: once member-dies}, {prompt: bad-luck}]", 4, 2);
-    EXPECT_EQ(wait_for<message::Join>().slots, 2);
-    lease({task(0), task(1)});
-    EXPECT_EQ(wait_for<message::Done>().item, 0U);
-    const auto failed = wait_for<message::Failed>();
-    EXPECT_THAT(failed.error, HasSubstr("member 1 of the group"));
-    EXPECT_EQ(failed.why, FailureKind::crash);
-    wait_for<message::Gone>();
-    lease({task(1, 2), task(2)});
-    EXPECT_EQ(wait_for<message::Done>().item, 1U);
-    EXPECT_EQ(wait_for<message::Failed>().why, FailureKind::error);
-    EXPECT_FALSE(wait_for<message::Gone>().for_good);  // they no longer agree on where they are
-}
-
-TEST_F(AgentTest, FormsOtherGroupsOnDemand) {
-    begin("items: [{prompt: p}]", 3);
-    for (int slot = 0; slot < 3; ++slot) wait_for<message::Ready>();
-    agent_->handle(message::Regroup{{0, 1, 2}, 2}, seconds_now());
-    for (int slot = 0; slot < 3; ++slot) wait_for<message::Gone>();
-    std::vector<int> sizes = {wait_for<message::Ready>().gpus, wait_for<message::Ready>().gpus};
-    EXPECT_THAT(sizes, testing::UnorderedElementsAre(1, 2));
-}
-
-TEST_F(AgentTest, GivesEachRendererItsOwnDeviceFirst) {
-    plan_ = run_.plan("items: [{prompt: p}]");
-    directory_ = run_.freeze(plan_);
-    AgentOptions options = quick_agent(directory_, 0);
-    options.renderers.devices = {"GPU-a", "GPU-b", "3", "5"};
-    options.gpus_per_slot = 2;
-    agent_.emplace(options, [this](const message::Message& said) { hear(said); });
-    agent_->begin(seconds_now());
-    std::vector<std::string> seen;
-    for (int slot = 0; slot < 2; ++slot) seen.push_back(wait_for<message::Ready>().device);
-    // Of the member that was ready last.
-    EXPECT_THAT(seen, Contains(testing::AnyOf("GPU-a,GPU-b", "GPU-b,GPU-a")));
-    EXPECT_THAT(seen, Contains(testing::AnyOf("3,5", "5,3")));
-}
-
-// Whole runs of one rank.
 
 ServeResult run_here(const fs::path& directory, std::size_t slots) {
     static const StopSignals signals;
@@ -584,7 +244,7 @@ TEST_F(RunProcess, StopsWhenAskedAndGoesOnLater) {
 
 int main(int argc, char** argv) {
     if (argc > 1 && std::string(argv[1]) == "renderer")
-        return gallop::be_a_renderer({argv + 2, argv + argc});
+        return gallop::test::be_a_renderer({argv + 2, argv + argc});
     if (argc > 2 && std::string(argv[1]) == "run") {
         gallop::set_log_level(gallop::LogLevel::error);
         return static_cast<int>(gallop::run_here(argv[2], 2).outcome);

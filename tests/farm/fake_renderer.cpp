@@ -1,0 +1,92 @@
+#include "tests/farm/fake_renderer.hpp"
+
+#include <chrono>
+#include <csignal>
+#include <thread>
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/file_errors.hpp"
+#include "farm/renderer.hpp"
+#include "support/fake_stages.hpp"
+
+namespace gallop::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// True the first time that it is asked in a run directory.
+bool first_time(const fs::path& run, const std::string& what) {
+    std::error_code failed;
+    return fs::create_directory(run / ("did-" + what), failed);
+}
+
+void misbehave(const std::string& prompt, const fs::path& run, const GroupSeat& seat,
+               const ProgressSink& progress) {
+    const auto wants = [&](const char* what) {
+        if (prompt.find(what) == std::string::npos) return false;
+        return prompt.find("once") == std::string::npos || first_time(run, what);
+    };
+    if (wants("segfault")) ::raise(SIGSEGV);
+    if (seat.rank == 1 && wants("member-dies")) ::_exit(9);
+    if (wants("exit")) ::_exit(3);
+    if (wants("hang")) rest(600'000);
+    if (wants("freeze")) ::raise(SIGSTOP);
+    if (wants("nonsense")) ::send(3, "hello", 5, 0);
+    if (wants("no-memory")) throw OutOfMemoryError("no memory for 3 tensors");
+    if (wants("nan")) throw BadOutputError("the base latent is not finite");
+    if (wants("bad-luck")) throw Error("bad luck");
+    if (wants("slow"))
+        for (int step = 0; step < 100; ++step) {
+            progress({"base", step, 100});
+            rest(20);
+        }
+}
+
+}  // namespace
+
+void rest(int milliseconds) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+int be_a_renderer(const std::vector<std::string>& arguments) {
+    RendererOptions options;
+    options.beat_seconds = 0.05;
+    for (std::size_t i = 0; i + 1 < arguments.size(); i += 2) {
+        const std::string& value = arguments[i + 1];
+        if (arguments[i] == "--run") options.directory = value;
+        if (arguments[i] == "--slot") options.slot = std::stoi(value);
+        if (arguments[i] == "--rank") options.seat.rank = std::stoi(value);
+        if (arguments[i] == "--size") options.seat.size = std::stoi(value);
+        if (arguments[i] == "--rendezvous") options.seat.rendezvous = value;
+    }
+    return run_renderer(options, [&](const RunConfig& config, const GroupSeat& seat) {
+        if (config.name == "no-engine") throw InputError("there is no such model");
+        if (seat.size > 1 && !fs::is_directory(seat.rendezvous)) throw Error("no rendezvous");
+        Stages stages = fake_stages();
+        stages.denoise = [denoise = stages.denoise, run = options.directory, seat](
+                             const Item& item, const Conditioning& inputs,
+                             const ProgressSink& progress) {
+            misbehave(item.prompt, run, seat, progress);
+            return denoise(item, inputs, progress);
+        };
+        const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+        return Engine{std::move(stages), visible == nullptr ? "fake" : visible};
+    });
+}
+
+AgentOptions quick_agent(const std::filesystem::path& run, std::size_t devices) {
+    AgentOptions options;
+    options.renderers.directory = run;
+    options.renderers.log_name = "renderer-test-0";
+    options.renderers.arguments = {"renderer"};
+    options.renderers.devices.resize(devices);
+    options.renderers.silent_seconds = 2;
+    options.renderers.stalled_seconds = 4;
+    options.renderers.abandon_seconds = 1;
+    options.beat_seconds = 0.05;
+    return options;
+}
+
+}  // namespace gallop::test
