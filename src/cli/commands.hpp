@@ -33,5 +33,6 @@ extern const Command index_command, export_command, report_command;  // dataset_
 extern const Command bench_command;                                  // bench_command.cpp
 extern const Command launch_command;                                 // launch_command.cpp
 extern const Command submit_command;                                 // submit_command.cpp
+extern const Command verify_command, promote_command;                // verify_commands.cpp
 
 }  // namespace gallop::cli

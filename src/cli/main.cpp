@@ -26,7 +26,9 @@ constexpr const char* overview =
   gallop retry [RUNDIR]       gives failed items another chance
   gallop report [RUNDIR]      writes a page with progress, failures and a contact sheet
   gallop index [RUNDIR]       rebuilds index.jsonl from the journal
+  gallop verify [RUNDIR]      checks every finished clip's files, digests and lengths
   gallop export FORMAT        finished clips as WebDataset shards, or as a CSV table
+  gallop promote RUNDIR ID…   finishes chosen drafts at a higher resolution
   gallop decode FILE.h5       makes an MP4 of stored latents again
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
@@ -41,10 +43,10 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 internal error, 2 th
 )";
 
 const Command* const commands[] = {
-    &check_command,      &plan_command,   &explain_command,  &schema_command,  &run_command,
-    &launch_command,     &submit_command, &status_command,   &retry_command,   &index_command,
-    &export_command,     &report_command, &decode_command,   &inspect_command, &probe_command,
-    &make_model_command, &bench_command,  &renderer_command,
+    &check_command,   &plan_command,   &explain_command,    &schema_command,  &run_command,
+    &launch_command,  &submit_command, &status_command,     &retry_command,   &index_command,
+    &export_command,  &report_command, &verify_command,     &promote_command, &decode_command,
+    &inspect_command, &probe_command,  &make_model_command, &bench_command,   &renderer_command,
 };
 
 int dispatch(const Arguments& arguments) {

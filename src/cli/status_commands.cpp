@@ -84,7 +84,7 @@ int watch(RunHistory& history, double interval) {
     Screen screen;
     for (;;) {
         history.update();
-        const Survey found = survey(history);
+        const Survey found = survey(history, most_failures_shown);
         const bool ended = has_ended(found.status.state);
         if (terminal) {
             // The last row stays free for the cursor; a page that scrolls can't be redrawn.
@@ -115,8 +115,9 @@ int status(const Arguments& arguments) {
     RunHistory history(find_run(text_of(values, "RUNDIR")));
     if (values.contains("watch")) return watch(history, interval);
     history.update();
-    const Survey found = survey(history);
-    if (values.contains("json")) {
+    const bool json_wanted = values.contains("json");
+    const Survey found = json_wanted ? survey(history) : survey(history, most_failures_shown);
+    if (json_wanted) {
         Json json = to_json(found);
         json["directory"] = history.directory().string();
         fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));

@@ -25,7 +25,7 @@ using State = ItemHistory::State;
 
 constexpr std::size_t clips_a_script = 1000;
 constexpr std::size_t most_clips = 100'000;
-constexpr std::size_t most_failures = 200;
+constexpr std::size_t most_failures = 200;       ///< of either kind
 constexpr std::size_t most_prompt = 500;         ///< bytes of a prompt on the contact sheet
 constexpr std::uint64_t log_bytes = 256U << 10;  ///< of a log's end are searched
 constexpr double live_thumbnail_seconds = 5;
@@ -92,15 +92,12 @@ std::string log_tail(const fs::path& run, const FailureStatus& failure) {
 }
 
 void add_failures(const RunHistory& history, ReportFigures& figures) {
+    const Survey& survey = figures.survey;
     for (const bool given_up : {true, false})
-        for (const FailureStatus& failure :
-             given_up ? figures.survey.quarantined : figures.survey.failing) {
-            if (figures.failures.size() == most_failures) {
-                ++figures.failures_left_out;
-                continue;
-            }
+        for (const FailureStatus& failure : given_up ? survey.quarantined : survey.failing)
             figures.failures.push_back({failure, given_up, log_tail(history.directory(), failure)});
-        }
+    const std::size_t all = survey.status.quarantined + survey.status.retried;
+    figures.failures_left_out = all - std::min(all, figures.failures.size());
 }
 
 /// The contact sheet's data, in scripts beside the page: a page opened from disk may load scripts,
@@ -189,7 +186,7 @@ ReportCount write_report(const fs::path& run, const ReportOptions& options) {
     RunHistory history(run);
     ReportFigures figures;
     history.update([&](const Json& event, std::optional<std::size_t>) { add(event, figures); });
-    figures.survey = survey(history);
+    figures.survey = survey(history, most_failures);
     figures.axes = history.config().sweep.is_object() ? history.config().sweep : Json::object();
     add_failures(history, figures);
     ReportCount count;

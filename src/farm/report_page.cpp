@@ -162,8 +162,9 @@ std::string throughput_svg(const std::vector<std::int64_t>& finished) {
     if (finished.empty()) return "";
     const auto [first, last] = std::minmax_element(finished.begin(), finished.end());
     const double span = static_cast<double>(*last - *first + 1);
-    const std::size_t bars =
-        std::clamp<std::size_t>(static_cast<std::size_t>(span / 10), 1, most_bars);
+    // Two clips a bar at least, on average: else there is nothing to see but single clips.
+    const std::size_t bars = std::clamp<std::size_t>(
+        std::min(static_cast<std::size_t>(span / 10), finished.size() / 2), 1, most_bars);
     std::vector<std::size_t> counts(bars);
     for (const std::int64_t time : finished)
         ++counts[static_cast<std::size_t>(static_cast<double>(time - *first) / span *

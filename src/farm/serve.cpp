@@ -16,6 +16,7 @@
 #include "core/log.hpp"
 #include "farm/driver.hpp"
 #include "farm/index.hpp"
+#include "farm/report.hpp"
 #include "farm/resume.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/time_text.hpp"
@@ -27,6 +28,8 @@ namespace fs = std::filesystem;
 
 /// How long the end waits for ranks to leave, beyond what their renderers may take.
 constexpr double leave_seconds = 5;
+constexpr double report_seconds = 120;               // between reports of a run under way
+constexpr std::size_t quick_report_items = 100'000;  // whose report takes no more than seconds
 
 double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
@@ -136,6 +139,7 @@ private:
         for (int rank = 1; rank < link_.size(); ++rank)
             link_.send(rank, message::to_text(message::Begin{directory_.string()}));
         agent_->begin(now);
+        report_.emplace(directory_, report_seconds);
         const double left = job_seconds_left();
         if (left < coordinator::forever) driver_.job_ends_in(left, now);
     }
@@ -212,6 +216,7 @@ private:
         result.trouble = trouble_;
         result.all_well = left_.size() == static_cast<std::size_t>(link_.size());
         try {
+            report_.reset();
             journal_.flush();
             if (!result.all_well || result.outcome == coordinator::Outcome::stopped)
                 sweep(directory_);
@@ -236,9 +241,12 @@ private:
         write_index(history);
         static constexpr const char* words[] = {"complete", "quarantined", "stopped"};
         const std::string word = words[static_cast<int>(outcome)];
-        if (outcome != coordinator::Outcome::stopped)
-            write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+        const bool stopped = outcome == coordinator::Outcome::stopped;
+        if (!stopped) write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
         write_atomically(directory_ / "ATTEMPT_END", word + "\n");
+        // Who stops a run does not wait long for its page.
+        if (!stopped || history.size() <= quick_report_items)
+            write_report(directory_, {.thumbnail_seconds = stopped ? 1.0 : 30.0});
     }
 
     fs::path directory_;
@@ -247,6 +255,7 @@ private:
     const StopSignals& signals_;
     Journal journal_;
     Driver driver_;
+    std::optional<LiveReport> report_;
     std::optional<Agent> agent_;
     Waiter waiter_;
     double stop_seconds_;

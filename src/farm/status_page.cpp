@@ -10,8 +10,6 @@
 namespace gallop {
 namespace {
 
-constexpr std::size_t most_failures_shown = 20;
-
 class Page {
 public:
     explicit Page(std::size_t columns) : columns_(std::max<std::size_t>(columns, 1)) {}
@@ -91,9 +89,11 @@ void slots(const RunStatus& status, Page& page) {
     }
 }
 
-void failures(const char* heading, const std::vector<FailureStatus>& failed, Page& page) {
+/// `count`: of all, more than are listed perhaps.
+void failures(const char* heading, const std::vector<FailureStatus>& failed, std::size_t count,
+              Page& page) {
     if (failed.empty()) return;
-    page.heading(fmt::format("{} ({})", heading, failed.size()));
+    page.heading(fmt::format("{} ({})", heading, count));
     for (std::size_t i = 0; i < std::min(failed.size(), most_failures_shown); ++i) {
         const FailureStatus& one = failed[i];
         page.line(
@@ -103,9 +103,8 @@ void failures(const char* heading, const std::vector<FailureStatus>& failed, Pag
         if (!one.log.empty()) where += fmt::format(", log {}", one.log);
         if (!where.empty()) page.line("     " + where);
     }
-    if (failed.size() > most_failures_shown)
-        page.line(
-            fmt::format("  and {} more (--json lists all)", failed.size() - most_failures_shown));
+    if (count > most_failures_shown)
+        page.line(fmt::format("  and {} more (--json lists all)", count - most_failures_shown));
 }
 
 }  // namespace
@@ -130,8 +129,8 @@ std::vector<std::string> status_page(const Survey& survey, std::size_t columns, 
     if (!survey.quarantined.empty() && !survey.pulse.live())
         page.line("`gallop retry RUNDIR --failed` gives the quarantined items another chance");
     slots(status, page);
-    failures("QUARANTINED", survey.quarantined, page);
-    failures("FAILED, TO BE TRIED AGAIN", survey.failing, page);
+    failures("QUARANTINED", survey.quarantined, status.quarantined, page);
+    failures("FAILED, TO BE TRIED AGAIN", survey.failing, status.retried, page);
     agents(status, page);
     std::vector<std::string> lines = page.take();
     if (rows > 0 && lines.size() > rows) lines.resize(rows);

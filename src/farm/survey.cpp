@@ -136,6 +136,7 @@ RunStatus status_from(const RunHistory& history, const Pulse& pulse) {
 
 bool Pulse::live() const {
     if (locked || (lease && *lease < heart_stopped_seconds)) return true;
+    if (holder.empty()) return false;  // let go in good order
     // A free lock on the holder's own machine is proof of death; from elsewhere, the heart decides.
     const bool here = holder.find("host " + host_name() + " ") != std::string::npos;
     return !here && heartbeat && *heartbeat < heart_stopped_seconds;
@@ -178,16 +179,17 @@ FailureStatus failure_of(const RunHistory& history, std::size_t item) {
     return failure;
 }
 
-Survey survey(const RunHistory& history) {
+Survey survey(const RunHistory& history, std::size_t most) {
     Survey found;
     found.pulse = feel_pulse(history.directory());
     found.status = status_from(history, found.pulse);
     for (std::size_t item = 0; item < history.size(); ++item) {
-        if (history[item].state == State::quarantined)
-            found.quarantined.push_back(failure_of(history, item));
-        else if (history[item].state != State::done &&
-                 history[item].failed.offset != JournalPlace::none)
-            found.failing.push_back(failure_of(history, item));
+        const bool given_up = history[item].state == State::quarantined;
+        if (!given_up && (history[item].state == State::done ||
+                          history[item].failed.offset == JournalPlace::none))
+            continue;
+        std::vector<FailureStatus>& list = given_up ? found.quarantined : found.failing;
+        if (list.size() < most) list.push_back(failure_of(history, item));
     }
     if (found.pulse.live() && found.pulse.status_age &&
         *found.pulse.status_age < status_stale_seconds)

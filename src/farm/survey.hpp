@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -50,8 +51,9 @@ struct Survey {
 
 /// Surveys a run whose history has been brought up to date. Of a live run, `status.json` tells what
 /// the journal cannot (slots, pace); all else comes from the journal and the pulse, so it works
-/// without `status.json`, too.
-Survey survey(const RunHistory& history);
+/// without `status.json`, too. `most`: failures of either kind that are listed; the first ones.
+Survey survey(const RunHistory& history,
+              std::size_t most = std::numeric_limits<std::size_t>::max());
 
 /// The last failure of an item, or what it was given up for.
 FailureStatus failure_of(const RunHistory& history, std::size_t item);

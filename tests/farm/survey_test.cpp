@@ -209,6 +209,21 @@ TEST(StatusPage, ShowsWhatMattersInANarrowTerminal) {
     EXPECT_EQ(status_page(survey_of(run), 80, 3).size(), 3U);
 }
 
+TEST(StatusPage, ListsTwentyFailuresAndCountsTheOthers) {
+    TestRun run(25);
+    run.attempt(1);
+    for (std::size_t item = 0; item < 25; ++item) run.quarantined(item, "r", "e");
+    const std::string page = page_of(run);
+    EXPECT_THAT(page, HasSubstr("QUARANTINED (25)"));
+    EXPECT_THAT(page, HasSubstr(" item19 "));
+    EXPECT_THAT(page, testing::Not(HasSubstr(" item20 ")));
+    EXPECT_THAT(page, HasSubstr("and 5 more (--json lists all)"));
+    RunHistory history(run.path());
+    history.update();
+    EXPECT_EQ(survey(history, 7).quarantined.size(), 7U);
+    EXPECT_EQ(survey(history).quarantined.size(), 25U);
+}
+
 TEST(Retry, OpensQuarantinedItemsAgain) {
     TestRun run(4);
     run.attempt(1);
