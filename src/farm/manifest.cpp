@@ -11,6 +11,7 @@
 #include "core/scalar.hpp"
 #include "farm/manifest_items.hpp"
 #include "farm/parameters.hpp"
+#include "media/digest.hpp"
 
 namespace gallop {
 namespace {
@@ -291,7 +292,11 @@ const std::vector<std::string>& manifest_keys() {
 
 Manifest parse_manifest(std::string_view text, const fs::path& path, const ManifestOptions& options,
                         Problems& problems) {
-    return ManifestReader(path, options, problems).read(text);
+    Manifest made = ManifestReader(path, options, problems).read(text);
+    made.digest =
+        digest_text(fmt::format("{}\n--set {}\n--param {}", text, fmt::join(options.set, " "),
+                                fmt::join(options.params, " ")));
+    return made;
 }
 
 Manifest parse_manifest(std::string_view text, const fs::path& path,

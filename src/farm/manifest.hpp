@@ -50,6 +50,7 @@ struct ManifestOptions {
 struct Manifest : RunRequest {
     std::filesystem::path path;
     std::filesystem::path folder;  ///< that relative paths are taken from
+    std::string digest;            ///< SHA-256 of its text and of what the command line adds
     std::map<std::string, std::string> params;
     std::vector<Layer> defaults;  ///< presets', the manifest's, in order
     Sweep sweep;

@@ -44,6 +44,7 @@ public:
         RunConfig& config = result_.config;
         static_cast<RunRequest&>(config) = manifest;
         config.manifest = fs::absolute(manifest.path).string();
+        config.manifest_digest = manifest.digest;
         config.device = options.calibration.device;
         if (!manifest.model.arch.empty()) config.arch_digest = digest_file(manifest.model.arch);
         for (const auto& [axis, values] : manifest.sweep.axes()) config.sweep[axis] = values;
@@ -300,6 +301,11 @@ RunConfig ensure_plan(const Manifest& manifest, const PlanOptions& options) {
     if (config.name != manifest.name)
         throw_input_error("{}: holds the run {}, not {}; choose another --out",
                           options.directory.string(), config.name, manifest.name);
+    if (!config.manifest_digest.empty() && config.manifest_digest != manifest.digest)
+        log_warning(
+            "{}: changed since {} was planned, or asked for with other --set and --param; the plan "
+            "stays as it is (--extend adds new items, another --out begins anew)",
+            manifest.path.string(), options.directory.string());
     refuse_changed_model(config, options.digest_cache);
     return config;
 }

@@ -118,6 +118,7 @@ struct Bucket {
 /// A frozen run, as `run.json` says it: the request, what it was resolved against, and counts.
 struct RunConfig : RunRequest {
     std::string manifest;     ///< path of the manifest
+    std::string manifest_digest;  ///< see Manifest::digest; "" where the plan is not a manifest's
     WeightsDigests weights;   ///< of the model's parts
     std::string arch_digest;  ///< of the architecture file; "" when the folder's own is used
     int numerics = numerics_version;

@@ -37,6 +37,7 @@ Json run_json(const RunConfig& config) {
     return {{"format", format_version},
             {"name", config.name},
             {"manifest", config.manifest},
+            {"manifest_digest", config.manifest_digest},
             {"config", config_json(config)},
             {"numerics", config.numerics},
             {"digests", {{"weights", config.weights}, {"arch", config.arch_digest}}},
@@ -55,6 +56,7 @@ RunConfig run_config_of(const Json& json) {
                           json.at("format").dump(), format_version);
     RunConfig config;
     config.manifest = json.at("manifest");
+    config.manifest_digest = json.value("manifest_digest", "");
     read_request(json.at("config"), config);
     config.numerics = json.at("numerics");
     config.weights = json.at("digests").at("weights").get<WeightsDigests>();

@@ -223,6 +223,27 @@ TEST_F(PlanTest, ExplainsWhyItCannotExtend) {
     EXPECT_THAT(refusal(items, {}, true), HasSubstr("its network distill has changed"));
 }
 
+TEST_F(PlanTest, StaysFrozenAndSaysThatTheManifestHasChanged) {
+    PlanOptions how;
+    how.directory = run_;
+    how.calibration = find_calibration("cpu", "bf16", "");
+    const auto said_by = [&](const char* items, bool extend) {
+        how.extend = extend;
+        testing::internal::CaptureStderr();
+        ensure_plan(manifest(items), how);
+        return testing::internal::GetCapturedStderr();
+    };
+    const char* const one = "items: [{name: a, prompt: p}]";
+    const char* const two = "items: [{name: a, prompt: p}, {name: b, prompt: q}]";
+    EXPECT_EQ(said_by(one, false), "");
+    EXPECT_EQ(said_by(one, false), "");
+    EXPECT_THAT(said_by(two, false), HasSubstr("changed since"));
+    EXPECT_EQ(read().size(), 1U);
+    EXPECT_EQ(said_by(two, true), "");
+    EXPECT_EQ(read().size(), 2U);
+    EXPECT_EQ(said_by(two, false), "");
+}
+
 TEST_F(PlanTest, RefusesAChangedModelOrNumerics) {
     plan("items: [{prompt: p}]");
     RunConfig config = read_run_config(run_);
