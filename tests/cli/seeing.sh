@@ -42,6 +42,20 @@ outputs: {video: {preset: ultrafast}, latents: {dtype: f32}}
 END
 expect 0 "$gallop" run drafts.yaml --out drafts --threads 2
 
+echo "== rates that are measured, and who set what"
+expect 0 "$gallop" plan drafts.yaml --json
+check "p = json.loads(out); assert p['items'] == 2 and p['device'] == 'h100' and not p['measured'], p"
+expect 0 "$gallop" plan drafts.yaml --probe 2 --threads 2 --json
+check "p = json.loads(out); assert p['device'] == 'cpu' and p['measured'] and 0 < p['seconds_to_end'] < 600, p"
+[ -s cache/gallop/calibration-cpu.json ] || fail "the probed rates were not kept"
+expect 2 "$gallop" plan drafts.yaml --probe 0
+id=$(python3 -c 'import json; print(json.loads(open("drafts/items.lock.jsonl").readline())["id"])')
+expect 0 "$gallop" explain drafts.yaml "$id" --run drafts
+cp out by_id && expect 0 "$gallop" explain drafts.yaml cafe
+cmp out by_id || fail "explain says another thing by id than by name"
+grep -Eq '^seconds|^frames .*5' out || fail "explain does not tell the frames: $(cat out)"
+expect 2 "$gallop" explain drafts.yaml "${id//[0-9]/0}" --run drafts
+
 echo "== status"
 expect 0 "$gallop" status drafts --json
 check "s = json.loads(out); assert s['state'] == 'finished' and s['done'] == s['items'] == 2 and not s['live'], s"
