@@ -34,13 +34,11 @@ test-crash: configure
 demo: configure
 	$(SAY) 'Building the program'
 	@cmake --build --preset $(PRESET) --target gallop
-	$(SAY) 'Making a tiny model with random weights in $(DEMO)/model'
 	@rm -rf $(DEMO)
-	@$(GALLOP) make-model configs/models/tiny.yaml --out $(DEMO)/model --seed 1
-	$(SAY) 'Rendering jobs/demo.yaml'
-	@$(GALLOP) run jobs/demo.yaml
-	$(SAY) 'The clip is'
-	@ls $(CURDIR)/$(DEMO)/run/clips/*/*/*.mp4
+	$(SAY) 'Rendering clips of bouncing bodies with foal, a small model to learn from (examples/foal)'
+	@examples/foal/demo --gallop $(GALLOP) --work $(DEMO) --sheet $(DEMO)/sheet.png
+	$(SAY) 'The clips, and a sheet of them all'
+	@ls $(CURDIR)/$(DEMO)/*/run/clips/*/*/*.mp4 $(CURDIR)/$(DEMO)/sheet.png
 
 format:
 	@git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs clang-format -i
