@@ -136,7 +136,7 @@ RunStatus status_from(const RunHistory& history, const Pulse& pulse) {
 
 bool Pulse::live() const {
     if (locked || (lease && *lease < heart_stopped_seconds)) return true;
-    if (holder.empty()) return false;  // let go in good order
+    if (ended) return false;  // its heart beat to the end
     // A free lock on the holder's own machine is proof of death; from elsewhere, the heart decides.
     const bool here = holder.find("host " + host_name() + " ") != std::string::npos;
     return !here && heartbeat && *heartbeat < heart_stopped_seconds;
@@ -149,6 +149,7 @@ Pulse feel_pulse(const fs::path& run) {
     pulse.heartbeat = age_of(run / "HEARTBEAT");
     pulse.lease = freshest(run / "leases");
     pulse.complete = fs::exists(run / "COMPLETE");
+    pulse.ended = pulse.complete || fs::exists(run / "ATTEMPT_END");
     pulse.status_age = age_of(run / "status.json");
     return pulse;
 }

@@ -21,11 +21,12 @@ struct Pulse {
     std::optional<double> heartbeat;   ///< seconds since `HEARTBEAT` was touched
     std::optional<double> lease;       ///< seconds since the freshest of `leases/` was touched
     bool complete = false;             ///< `COMPLETE` is there
+    bool ended = false;                ///< `COMPLETE` or `ATTEMPT_END` is there: an orderly end
     std::optional<double> status_age;  ///< seconds since `status.json` was written
 
     /// Somebody works here: the lock is held on this machine, or the heart has beaten lately on
-    /// another, or a process without a coordinator keeps a lease fresh. The kernel gives locks up
-    /// with their process; a heart that stopped says no more.
+    /// another without an orderly end since, or a process without a coordinator keeps a lease fresh.
+    /// The kernel gives locks up with their process; a heart that stopped says no more.
     bool live() const;
 };
 
