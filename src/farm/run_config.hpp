@@ -117,10 +117,10 @@ struct Bucket {
 
 /// A frozen run, as `run.json` says it: the request, what it was resolved against, and counts.
 struct RunConfig : RunRequest {
-    std::string manifest;     ///< path of the manifest
+    std::string manifest;         ///< path of the manifest
     std::string manifest_digest;  ///< see Manifest::digest; "" where the plan is not a manifest's
-    WeightsDigests weights;   ///< of the model's parts
-    std::string arch_digest;  ///< of the architecture file; "" when the folder's own is used
+    WeightsDigests weights;       ///< of the model's parts
+    std::string arch_digest;      ///< of the architecture file; "" when the folder's own is used
     int numerics = numerics_version;
     std::map<std::string, std::string> texts;  ///< long texts that items share, by SHA-256
     nlohmann::json sweep;  ///< axis → its values, in order; empty without a sweep
