@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <map>
 #include <set>
 
@@ -37,11 +36,6 @@ constexpr double look_seconds = 1;            ///< between looks at the others' 
 constexpr double other_host_seconds = 5;      ///< that a failed item waits for another host
 constexpr double disk_pause_seconds = 10;     ///< after the disk refused something
 constexpr double finish_before_seconds = 20;  ///< the job's end
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
 
 /// A journal that no other process writes, in a folder where any number of them do. Another
 /// container on this host may have the same process number.

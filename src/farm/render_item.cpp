@@ -1,12 +1,12 @@
 #include "farm/render_item.hpp"
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/check.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "farm/canonical_json.hpp"
+#include "farm/time_text.hpp"
 #include "media/audio_file.hpp"
 #include "media/digest.hpp"
 #include "media/h5.hpp"
@@ -19,11 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
 
 /// Throws InputError unless the file is still the one that the item's id stands for.
 void check_unchanged(const std::string& path, const Json& resolved, const char* key) {

@@ -88,7 +88,6 @@ std::string host_table(const ReportFigures& figures) {
         std::string now;
         for (const AgentStatus& agent : figures.survey.status.agents)
             if (agent.host == host) now = agent.state;
-        if (!figures.survey.pulse.live() && now == "working") now = "ended";
         const auto clips = static_cast<double>(did.clips);
         const double hours = static_cast<double>(did.last - did.first) / 3600;
         html += "<tr>" + cell(host) + cell(did.device) + cell(std::to_string(did.clips), true) +

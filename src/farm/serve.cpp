@@ -1,7 +1,6 @@
 #include "farm/serve.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <set>
 
@@ -30,11 +29,6 @@ namespace fs = std::filesystem;
 constexpr double leave_seconds = 5;
 constexpr double report_seconds = 120;               // between reports of a run under way
 constexpr std::size_t quick_report_items = 100'000;  // whose report takes no more than seconds
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
 
 /// Sleeps until something is likely to be there: a renderer's message, a signal, or, on a link that
 /// wakes nobody, a while that doubles from 10 µs to 5 ms as long as nothing comes.

@@ -108,6 +108,8 @@ RunStatus status_from(const RunHistory& history, const Pulse& pulse) {
     if (!pulse.live()) {  // what was leased is nobody's any more
         status.open += status.leased;
         status.leased = 0;
+        for (AgentStatus& agent : status.agents)
+            if (agent.state == "working") agent.state = "ended";
     }
     std::error_code unknown;
     if (const auto space = fs::space(history.directory(), unknown); !unknown)

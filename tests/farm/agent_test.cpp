@@ -12,6 +12,7 @@
 
 #include "core/files.hpp"
 #include "core/log.hpp"
+#include "farm/time_text.hpp"
 #include "media/store.hpp"
 #include "support/planned_run.hpp"
 #include "tests/farm/fake_renderer.hpp"
@@ -24,11 +25,6 @@ using test::quick_agent;
 using test::rest;
 using testing::Contains;
 using testing::HasSubstr;
-
-double seconds_now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
-}
 
 class AgentTest : public testing::Test {
 protected:

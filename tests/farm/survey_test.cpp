@@ -199,7 +199,7 @@ TEST(StatusPage, ShowsWhatMattersInANarrowTerminal) {
     EXPECT_THAT(page, HasSubstr("QUARANTINED (1)\n  " + run.id(2).substr(0, 12) +
                                 " item2 error: latents are not finite (failed on two hosts)\n"
                                 "      on n0, log logs/renderer-n0-0-0.log\n"));
-    EXPECT_THAT(page, HasSubstr("AGENTS\n   0 n0 cpu ×1 working: 1 clips, 1 failed tries\n"));
+    EXPECT_THAT(page, HasSubstr("AGENTS\n   0 n0 cpu ×1 ended: 1 clips, 1 failed tries\n"));
     for (const std::size_t columns : {1U, 7U, 20U, 40U})
         for (const std::string& line : status_page(survey_of(run), columns, 0)) {
             std::size_t points = 0;  // every character here is one column wide
