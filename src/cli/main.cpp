@@ -5,6 +5,7 @@
 
 #include "cli/commands.hpp"
 #include "core/check.hpp"
+#include "core/device_error.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "core/reader.hpp"
@@ -83,6 +84,9 @@ int guarded(const Arguments& arguments) {
         return code;
     } catch (const InputError& wrong) {
         fmt::print(stderr, "{}\n", wrong.what());
+        return wrong_request;
+    } catch (const NoDeviceError& none) {
+        fmt::print(stderr, "{}\n", none.what());
         return wrong_request;
     } catch (const DiskError& refused) {
         log_error("{}", refused.what());

@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "core/error.hpp"
+#include "core/device_error.hpp"
 
 namespace gallop {
 namespace {
@@ -20,7 +20,64 @@ int attribute(int device, cudaDeviceAttr which) {
     return value;
 }
 
+/// What helps, behind the name of what went wrong; may be empty.
+const char* hint_of(cudaError_t status) {
+    switch (status) {
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorInvalidKernelImage:
+        case cudaErrorUnsupportedPtxVersion:
+            return "; this build's kernels are not for this GPU (CMAKE_CUDA_ARCHITECTURES)";
+        case cudaErrorInsufficientDriver:
+        case cudaErrorCallRequiresNewerDriver:
+        case cudaErrorSystemDriverMismatch: return "; update the CUDA driver";
+        case cudaErrorDevicesUnavailable:
+            return "; another process holds the GPU (nvidia-smi shows which, and its compute mode)";
+        case cudaErrorECCUncorrectable:
+            return "; the GPU's memory is damaged: it needs a reset (nvidia-smi -q -d ECC)";
+        default: break;
+    }
+    return fault_of(status) == CudaFault::lost ? "; the GPU's context is lost and this process "
+                                                 "must end (the kernel's log names the "
+                                                 "fault as an Xid)"
+                                               : "";
+}
+
 }  // namespace
+
+CudaFault fault_of(cudaError_t status) {
+    switch (status) {
+        case cudaSuccess: return CudaFault::none;
+        case cudaErrorMemoryAllocation:
+        case cudaErrorMemoryValueTooLarge: return CudaFault::memory;
+        case cudaErrorInsufficientDriver:
+        case cudaErrorCallRequiresNewerDriver:
+        case cudaErrorNoDevice:
+        case cudaErrorInvalidDevice:
+        case cudaErrorDeviceNotLicensed:
+        case cudaErrorDevicesUnavailable:
+        case cudaErrorInitializationError:
+        case cudaErrorStubLibrary:
+        case cudaErrorSystemNotReady:
+        case cudaErrorSystemDriverMismatch:
+        case cudaErrorCompatNotSupportedOnDevice:
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorInvalidKernelImage:
+        case cudaErrorUnsupportedPtxVersion: return CudaFault::no_device;
+        case cudaErrorInvalidValue:
+        case cudaErrorInvalidConfiguration:
+        case cudaErrorInvalidDeviceFunction:
+        case cudaErrorInvalidDevicePointer:
+        case cudaErrorInvalidMemcpyDirection:
+        case cudaErrorInvalidPitchValue:
+        case cudaErrorInvalidSymbol:
+        case cudaErrorInvalidResourceHandle:
+        case cudaErrorLaunchOutOfResources:
+        case cudaErrorNotSupported:
+        case cudaErrorNotPermitted:
+        case cudaErrorSymbolNotFound: return CudaFault::refused;
+        default: return CudaFault::lost;
+    }
+}
 
 void check_cuda(cudaError_t status, const char* what, const char* file, int line) {
     if (status == cudaSuccess) [[likely]]
@@ -28,10 +85,15 @@ void check_cuda(cudaError_t status, const char* what, const char* file, int line
     // Errors that can be lived with, such as too little memory, must not be met again after the next
     // launch.
     static_cast<void>(cudaGetLastError());
-    const std::string text = fmt::format("{}:{}: {}: {} ({})", file, line, what,
-                                         cudaGetErrorString(status), cudaGetErrorName(status));
-    if (status == cudaErrorMemoryAllocation) throw OutOfMemoryError(text);
-    throw DeviceError(text);
+    const std::string text =
+        fmt::format("{}:{}: {}: {} ({}){}", file, line, what, cudaGetErrorString(status),
+                    cudaGetErrorName(status), hint_of(status));
+    switch (fault_of(status)) {
+        case CudaFault::memory: throw OutOfMemoryError(text);
+        case CudaFault::no_device: throw NoDeviceError(text);
+        case CudaFault::refused: throw Error(text);
+        default: throw DeviceError(text);
+    }
 }
 
 Stream make_stream() {
@@ -48,7 +110,7 @@ void open_device(int device) {
         int driver = 0;
         static_cast<void>(cudaDriverGetVersion(&driver));
         // Without a driver, too, CUDA calls it insufficient.
-        throw DeviceError(
+        throw NoDeviceError(
             driver == 0
                 ? std::string("no CUDA driver on this machine (an NVIDIA GPU and its driver are "
                               "needed); use the CPU backend")
@@ -58,23 +120,23 @@ void open_device(int device) {
     }
     if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0)) {
         static_cast<void>(cudaGetLastError());
-        throw DeviceError(
+        throw NoDeviceError(
             "no GPU is visible to CUDA (look at nvidia-smi and CUDA_VISIBLE_DEVICES); use the CPU "
             "backend");
     }
     check_cuda(status, "counting the GPUs");
     if (device < 0 || device >= count)
-        throw DeviceError(
+        throw NoDeviceError(
             fmt::format("GPU {} does not exist ({} visible, counted from 0)", device, count));
     check_cuda(cudaSetDevice(device), "opening the GPU");
     const int major = attribute(device, cudaDevAttrComputeCapabilityMajor);
     const int minor = attribute(device, cudaDevAttrComputeCapabilityMinor);
-    // sm_90a code runs on 9.0 and nothing else.
-    if (major != 9 || minor != 0)
-        throw DeviceError(fmt::format(
-            "GPU {} has compute capability {}.{} (the kernels are compiled for 9.0: H100, "
-            "H200); use the CPU backend",
-            device, major, minor));
+    if (!architectures_serve(GALLOP_CUDA_ARCHITECTURES, major, minor))
+        throw NoDeviceError(fmt::format(
+            "GPU {} has compute capability {}.{} (this build's kernels are compiled for "
+            "{}; H100 and H200 are 9.0); build for it (CMAKE_CUDA_ARCHITECTURES) or use "
+            "the CPU backend",
+            device, major, minor, GALLOP_CUDA_ARCHITECTURES));
 }
 
 }  // namespace gallop

@@ -8,8 +8,22 @@
 
 namespace gallop {
 
-/// Throws when a CUDA call failed: OutOfMemoryError when memory ran out, else DeviceError. The text
-/// says what was asked for (`what`, e.g. "copying to the device") and where.
+/// What a CUDA error means for who asked.
+enum class CudaFault {
+    none,
+    memory,     ///< too little of it: the same work may succeed in smaller pieces
+    no_device,  ///< this machine or driver cannot run this build at all
+    refused,    ///< this call was not valid or not possible here; the device is as it was
+    lost,       ///< the context is gone: a kernel's fault, a hardware error; this process must end
+};
+
+/// Source: the descriptions of cudaError_t in CUDA's runtime API reference. What is not known there is
+/// taken for lost.
+CudaFault fault_of(cudaError_t status);
+
+/// Throws when a CUDA call failed: OutOfMemoryError, NoDeviceError, Error (refused) or DeviceError
+/// (lost). The text says what was asked for (`what`, e.g. "copying to the device"), where, and what
+/// helps.
 void check_cuda(cudaError_t status, const char* what, const char* file = __builtin_FILE(),
                 int line = __builtin_LINE());
 
@@ -22,7 +36,7 @@ using Event = Handle<cudaEvent_t, cudaEventDestroy>;
 Stream make_stream();
 
 /// Makes a device the current one of this thread, having looked whether it can be used. Throws
-/// DeviceError, with the reason: there is no GPU, the driver is too old, there are fewer devices, the
+/// NoDeviceError, with the reason: there is no GPU, the driver is too old, there are fewer devices, the
 /// device is of another architecture than the kernels were compiled for.
 void open_device(int device);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/device_error.hpp"
 #include "core/log.hpp"
 #include "farm/messages.hpp"
 #include "farm/render_item.hpp"
@@ -30,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 struct Abandoned {};
 
 constexpr int lost_agent = 74;  // exit codes, for the agent's log only
-constexpr int spoilt = 75;
+constexpr int spoilt = device_lost_status;
 
 /// The main thread renders; the other one talks, so that a heartbeat never waits for a stage.
 class RendererProcessLoop {

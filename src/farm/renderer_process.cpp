@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/device_error.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
 
@@ -165,8 +166,10 @@ Failure RendererProcess::end() {
         return {FailureKind::crash, fmt::format("the renderer was ended by signal {} ({})", signal,
                                                 ::strsignal(signal))};
     }
+    const int code = WEXITSTATUS(status);
     return {FailureKind::crash,
-            fmt::format("the renderer ended with exit code {}", WEXITSTATUS(status))};
+            fmt::format("the renderer ended with exit code {}{}", code,
+                        code == device_lost_status ? " (its device or its memory is lost)" : "")};
 }
 
 }  // namespace gallop

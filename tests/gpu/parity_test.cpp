@@ -1,10 +1,11 @@
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 
 #include <gmock/gmock.h>
 
-#include "core/error.hpp"
+#include "core/device_error.hpp"
 #include "ops/backend.hpp"
 #include "support/expect_near.hpp"
 
@@ -33,7 +34,7 @@ protected:
     void SetUp() override {
         try {
             cuda_ = make_cuda_backend();
-        } catch (const DeviceError& error) {
+        } catch (const NoDeviceError& error) {
             // A machine that is there to test its GPU says so and gets no way out.
             if (std::getenv("GALLOP_TEST_NEEDS_GPU") != nullptr) FAIL() << error.what();
             GTEST_SKIP() << "NOT TESTED, no usable GPU: " << error.what();
@@ -457,11 +458,31 @@ TEST_F(Gpu, GivesTheSameBitsTwice) {
     EXPECT_EQ(once(), once());
 }
 
+/// Reads device memory that nobody has, in a process of its own.
+void fault() {
+    const auto on = make_cuda_backend();
+    Tensor y = on->empty({1 << 16});
+    const ConstTensorView nowhere(reinterpret_cast<const std::byte*>(std::uintptr_t{1} << 12),
+                                  y.shape(), DType::f32, Device::cuda);
+    try {
+        on->activate(nowhere, Activation::relu, y);
+        on->synchronize();
+    } catch (const DeviceError&) {
+        std::_Exit(device_lost_status);
+    }
+    std::_Exit(0);
+}
+
+TEST_F(Gpu, AKernelsFaultIsALostDevice) {
+    ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+    EXPECT_EXIT(fault(), ::testing::ExitedWithCode(device_lost_status), "");
+}
+
 TEST(CudaBackend, SaysWhyItCannotStart) {
     try {
         make_cuda_backend();
         GTEST_SKIP() << "there is a GPU";
-    } catch (const DeviceError& error) {
+    } catch (const NoDeviceError& error) {
         EXPECT_THAT(error.what(), AnyOf(HasSubstr("driver"), HasSubstr("GPU")));
         EXPECT_THAT(error.what(), HasSubstr("CPU backend"));
     }
