@@ -25,6 +25,32 @@ std::vector<UpBlock> up_blocks(const TurboVaeConfig& config) {
     return blocks;
 }
 
+/// The up-block at which strips begin: what comes before works on arrays so small that cutting them
+/// would save little, and deep in the network each strip needs many rows of its neighbours. Behind
+/// the first enlargement, unless nothing is enlarged after it.
+std::size_t first_of_tail(const TurboVaeConfig& config) {
+    const auto blocks = up_blocks(config);
+    const auto scaling = [](const UpBlock& block) { return block.scaling; };
+    const auto first = std::find_if(blocks.begin(), blocks.end(), scaling);
+    if (first == blocks.end()) return 0;
+    const bool more = std::any_of(first + 1, blocks.end(), scaling);
+    return static_cast<std::size_t>(first - blocks.begin()) + (more ? 1 : 0);
+}
+
+/// How many rows of the tail's input lie between a row and the farthest that its pixels depend on:
+/// a 3×3 convolution looks one row further, an enlargement halves the distance.
+Index reach_of_tail(const TurboVaeConfig& config) {
+    const auto blocks = up_blocks(config);
+    Index reach = 1;                                      // conv_out
+    if (!config.unpatchify) reach = (reach + 1) / 2 + 1;  // the shuffle, and the convolution before
+    for (std::size_t i = blocks.size(); i-- > first_of_tail(config);) {
+        reach += 2 * blocks[i].layers;
+        if (blocks[i].scaling) reach = (reach + 1 + 1) / 2;
+        if (blocks[i].in != blocks[i].out) reach += 2;
+    }
+    return reach;
+}
+
 void add_resnet(std::vector<TensorSpec>& table, const std::string& name, Index in, Index out,
                 DType dtype) {
     add_conv(table, name + ".conv1.conv", {out, in, 3, 3, 3}, dtype);
@@ -40,29 +66,38 @@ public:
 
     /// z: [T, Y, X, 48] → what `conv_out` gives, frames begin … end−1 cut to those kept, as
     /// pictures.
-    void run(ConstTensorView z, bool first_chunk, Index drop_front, Index drop_back,
+    void run(ConstTensorView z, bool first_chunk, Index drop_front, Index drop_back, Index strips,
              const PictureSink& sink) const {
         Tensor h = layers_.conv("decoder.conv_in.conv", repeated_ends(z), around);
         for (Index i = 0; i < config_.layers.back(); ++i)
             h = resnet(fmt::format("decoder.mid_block.resnets.{}", i), std::move(h),
                        Activation::silu);
-        for (const UpBlock& block : up_blocks(config_)) {
-            if (block.in != block.out)
-                h = resnet(block.name + ".conv_in", std::move(h), Activation::silu);
-            if (block.scaling) h = enlarged(block, std::move(h), first_chunk);
-            for (Index i = 0; i < block.layers; ++i)
-                h = resnet(fmt::format("{}.resnets.{}", block.name, i), std::move(h),
-                           block.scaling ? Activation::relu : Activation::silu);
+        const auto blocks = up_blocks(config_);
+        const std::size_t tail = first_of_tail(config_);
+        for (std::size_t i = 0; i < tail; ++i) h = enlarging(blocks[i], std::move(h), first_chunk);
+        const auto finish = [&](Tensor x) {
+            for (std::size_t i = tail; i < blocks.size(); ++i)
+                x = enlarging(blocks[i], std::move(x), first_chunk);
+            return pictures(std::move(x), drop_front, drop_back);
+        };
+        if (strips <= 1) return sink(finish(std::move(h)));
+        Tensor whole;
+        const Index rows = h.size(1);
+        for (const Strip& strip : cut(rows, strips, reach_of_tail(config_))) {
+            const Tensor part =
+                finish(picture_rows(h, strip.begin - strip.above, strip.end + strip.below, on_));
+            const Shape& s = part.shape();
+            const Index scale = s[1] / (strip.above + strip.end - strip.begin + strip.below);
+            const Index line = s[2] * s[3];
+            if (!whole.defined()) whole = layers_.empty({s[0], rows * scale, s[2], s[3]});
+            const auto from = part.view().reshape({s[0] * s[1], line});
+            const auto to = whole.view().reshape({s[0] * rows * scale, line});
+            for (Index t = 0; t < s[0]; ++t)
+                on_.copy(
+                    from.rows(t * s[1] + strip.above * scale, (t + 1) * s[1] - strip.below * scale),
+                    to.rows((t * rows + strip.begin) * scale, (t * rows + strip.end) * scale));
         }
-        if (!config_.unpatchify) h = shuffled(std::move(h));
-        h = conv3("decoder.conv_out.conv", normed(std::move(h), Activation::silu));
-        CHECK(drop_front + drop_back < h.size(0), "dropping {} and {} of {} pictures", drop_front,
-              drop_back, h.size(0));
-        const auto kept = std::as_const(h).rows(drop_front, h.size(0) - drop_back);
-        if (config_.unpatchify)
-            sink(unfold_pixels(kept, on_));
-        else
-            sink(kept);
+        sink(whole);
     }
 
 private:
@@ -109,6 +144,31 @@ private:
         }
         on_.add(h, x);
         return h;
+    }
+
+    /// A whole up-block. Frees x.
+    Tensor enlarging(const UpBlock& block, Tensor x, bool first_chunk) const {
+        if (block.in != block.out)
+            x = resnet(block.name + ".conv_in", std::move(x), Activation::silu);
+        if (block.scaling) x = enlarged(block, std::move(x), first_chunk);
+        for (Index i = 0; i < block.layers; ++i)
+            x = resnet(fmt::format("{}.resnets.{}", block.name, i), std::move(x),
+                       block.scaling ? Activation::relu : Activation::silu);
+        return x;
+    }
+
+    /// What is behind the up-blocks, without the pictures that belong to a neighbour. Frees h.
+    Tensor pictures(Tensor h, Index drop_front, Index drop_back) const {
+        if (!config_.unpatchify) h = shuffled(std::move(h));
+        h = conv3("decoder.conv_out.conv", normed(std::move(h), Activation::silu));
+        CHECK(drop_front + drop_back < h.size(0), "dropping {} and {} of {} pictures", drop_front,
+              drop_back, h.size(0));
+        const auto kept = std::as_const(h).rows(drop_front, h.size(0) - drop_back);
+        if (config_.unpatchify) return unfold_pixels(kept, on_);
+        if (kept.size(0) == h.size(0)) return h;
+        Tensor made = layers_.empty(kept.shape());
+        on_.copy(kept, made);
+        return made;
     }
 
     Tensor enlarged(const UpBlock& block, Tensor x, bool first_chunk) const {
@@ -231,7 +291,15 @@ TurboChunks turbo_chunks(const TurboVaeConfig& config, Index frames) {
 TurboVae::TurboVae(TurboVaeConfig config, Weights weights, DType dtype)
     : config_(std::move(config)), weights_(std::move(weights)), dtype_(dtype) {}
 
-void TurboVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink) const {
+Index TurboVae::most_strips(Index latent_rows) const {
+    const auto blocks = up_blocks(config_);
+    Index rows = latent_rows;
+    for (std::size_t i = 0; i < first_of_tail(config_); ++i) rows *= blocks[i].scaling ? 2 : 1;
+    return gallop::most_strips(rows, reach_of_tail(config_));
+}
+
+void TurboVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
+                      Index strips) const {
     const Tensor z = denormalised(latent, dtype_, on);
     const Shape& s = z.shape();
     const auto [padding, chunks] = turbo_chunks(config_, s[0]);
@@ -247,7 +315,7 @@ void TurboVae::decode(ConstTensorView latent, Backend& on, const PictureSink& si
             on.copy(z.rows(s[0] - 1, s[0]), given.rows(t - chunk.begin, t - chunk.begin + 1));
         const bool last = &chunk == &chunks.back();
         decoder.run(given, chunk.first, chunk.drop_front,
-                    chunk.drop_back + (last ? padding * config_.temporal_ratio : 0), sink);
+                    chunk.drop_back + (last ? padding * config_.temporal_ratio : 0), strips, sink);
     }
 }
 

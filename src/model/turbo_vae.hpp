@@ -38,8 +38,12 @@ public:
     TurboVae(TurboVaeConfig config, Weights weights, DType dtype = DType::f32);
 
     /// Decodes a normalised latent [48, T, Y, X] f32 in overlapping chunks; each finished chunk
-    /// goes to `sink`. 4(T − 1) + 1 pictures of 16Y × 16X with the published layout of blocks.
-    void decode(ConstTensorView latent, Backend& on, const PictureSink& sink) const;
+    /// goes to `sink`. 4(T − 1) + 1 pictures of 16Y × 16X with the published layout of blocks. The
+    /// last layers work on `strips` strips of the picture (see Strip).
+    void decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
+                Index strips = 1) const;
+    /// The most strips worth cutting a picture of so many latent rows into.
+    Index most_strips(Index latent_rows) const;
 
     const TurboVaeConfig& config() const { return config_; }
 

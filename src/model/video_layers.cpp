@@ -75,6 +75,28 @@ Tensor fold_pixels(ConstTensorView x, Backend& on) {
     return y;
 }
 
+std::vector<Strip> cut(Index rows, Index strips, Index reach) {
+    std::vector<Strip> made;
+    for (Index i = 0; i < strips; ++i) {
+        const Index begin = rows * i / strips;
+        const Index end = rows * (i + 1) / strips;
+        if (begin < end)
+            made.push_back({begin, end, std::min(reach, begin), std::min(reach, rows - end)});
+    }
+    return made;
+}
+
+Tensor picture_rows(ConstTensorView x, Index begin, Index end, Backend& on) {
+    const Shape& s = x.shape();
+    Tensor y = on.empty({s[0], end - begin, s[2], s[3]}, x.dtype());
+    const ConstTensorView lines = x.reshape({s[0] * s[1], s[2] * s[3]});
+    const TensorView kept = y.view().reshape({s[0] * (end - begin), s[2] * s[3]});
+    for (Index t = 0; t < s[0]; ++t)
+        on.copy(lines.rows(t * s[1] + begin, t * s[1] + end),
+                kept.rows(t * (end - begin), (t + 1) * (end - begin)));
+    return y;
+}
+
 void add_conv(std::vector<TensorSpec>& table, const std::string& name, Shape shape, DType dtype) {
     table.push_back({.name = name + ".weight", .shape = shape, .dtype = dtype, .conv = true});
     table.push_back({.name = name + ".bias", .shape = {shape[0]}});

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -63,6 +64,27 @@ private:
     DType dtype_;
     Backend& on_;
 };
+
+/// A decoder spares memory by running its later layers, whose arrays are the large ones, on
+/// horizontal strips of the picture one after the other. Each strip is given the rows around it that
+/// its pixels depend on, so that the strips don't show in the result (a backend may choose other
+/// algorithms for other sizes, and add in another order). This is one strip, in rows of the array that
+/// is cut.
+struct Strip {
+    Index begin, end;    ///< rows that are its own
+    Index above, below;  ///< rows of its neighbours in front and behind that it is given
+    bool operator==(const Strip&) const = default;
+};
+/// `rows` rows in `strips` parts of nearly equal height, each with `reach` rows around it where there
+/// are any.
+std::vector<Strip> cut(Index rows, Index strips, Index reach);
+/// The most strips worth cutting: more would mostly compute what the neighbours compute, too.
+inline Index most_strips(Index rows, Index reach) {
+    return std::max<Index>(1, rows / std::max<Index>(2 * reach, 1));
+}
+
+/// Rows begin … end−1 of each picture. x: [T, Y, X, C] → [T, end − begin, X, C].
+Tensor picture_rows(ConstTensorView x, Index begin, Index end, Backend& on);
 
 /// A 3×3 kernel's spatial padding, none in time.
 inline constexpr ConvSpec around{.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 namespace gallop {
@@ -261,6 +262,36 @@ private:
     bool last_ = false;
 };
 
+/// How many of the decoder's stages run on whole pictures: the first, unless nothing is enlarged after
+/// it. Its arrays are small, and attention before it needs all rows anyway.
+Index stages_before_strips(const WanVaeConfig& config) {
+    return config.dim_mult.size() > 2 ? 1 : 0;
+}
+
+/// Rows of the strips' input between a row and the farthest that its pixels depend on.
+Index reach_of_strips(const WanVaeConfig& config) {
+    const auto stages = decoder_stages(config);
+    Index reach = 1;  // the head
+    for (std::size_t i = stages.size();
+         i-- > static_cast<std::size_t>(stages_before_strips(config));) {
+        if (stages[i].resample) reach = (reach + 1 + 1) / 2;
+        reach += 2 * stages[i].blocks;
+    }
+    return reach;
+}
+
+/// Rows begin … end−1 of each picture, from the host.
+Tensor uploaded_rows(ConstTensorView x, Index begin, Index end, Backend& on) {
+    const Shape& s = x.shape();
+    const Index own = end - begin;
+    Tensor y = on.empty({s[0], own, s[2], s[3]}, x.dtype());
+    const ConstTensorView from = x.reshape({s[0] * s[1], s[2], s[3]});
+    const TensorView to = y.view().reshape({s[0] * own, s[2], s[3]});
+    for (Index t = 0; t < s[0]; ++t)
+        on.upload(from.rows(t * s[1] + begin, t * s[1] + end), to.rows(t * own, (t + 1) * own));
+    return y;
+}
+
 /// Latent positions decoded at once behind the first frame: more for small pictures, whose time
 /// would otherwise go into reordering kernels.
 constexpr Index decode_block = 4096;
@@ -363,24 +394,82 @@ Tensor WanVae::encode(ConstTensorView pictures, Backend& on) const {
     return normalised(mean, on);
 }
 
-void WanVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink) const {
+Index WanVae::most_strips(Index latent_rows) const {
+    return gallop::most_strips(latent_rows << stages_before_strips(config_),
+                               reach_of_strips(config_));
+}
+
+void WanVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
+                    Index strips) const {
     const VideoLayers layers(weights_, dtype_, on);
-    Chunks chunks(layers);
+    const auto stages = decoder_stages(config_);
+    const auto cut_at = static_cast<std::size_t>(stages_before_strips(config_));
     const Tensor z = layers.conv("conv2", denormalised(latent, dtype_, on));
     const Index frames = z.size(0);
     const Index block = std::clamp<Index>(decode_block / (z.size(1) * z.size(2)), 1, 8);
-    for (Index begin = 0; begin < frames;) {
-        const Index end = begin == 0 ? 1 : std::min(frames, begin + block);
-        chunks.begin(end == frames);
+    const auto each_chunk = [&](Chunks& chunks, const auto& work) {
+        for (Index begin = 0; begin < frames;) {
+            const Index end = begin == 0 ? 1 : std::min(frames, begin + block);
+            chunks.begin(end == frames);
+            work(begin, end);
+            begin = end;
+        }
+    };
+    const auto head = [&](Chunks& chunks, Index begin, Index end) {
         Tensor x = layers.empty({end - begin, z.size(1), z.size(2), z.size(3)});
         on.copy(z.rows(begin, end), x);
         x = chunks.causal("decoder.conv1", std::move(x), around);
         x = chunks.middle("decoder.middle", std::move(x));
-        for (const Stage& stage : decoder_stages(config_)) x = chunks.up(stage, std::move(x));
+        for (std::size_t i = 0; i < cut_at; ++i) x = chunks.up(stages[i], std::move(x));
+        return x;
+    };
+    const auto tail = [&](Chunks& chunks, Tensor x) {
+        for (std::size_t i = cut_at; i < stages.size(); ++i) x = chunks.up(stages[i], std::move(x));
         x = chunks.normed_causal("decoder.head.0", "decoder.head.2", x);
         on.activate(x, Activation::clamp, x);
-        sink(unfold_pixels(x, on));
-        begin = end;
+        return unfold_pixels(x, on);
+    };
+    if (strips <= 1) {
+        Chunks chunks(layers);
+        each_chunk(chunks,
+                   [&](Index begin, Index end) { sink(tail(chunks, head(chunks, begin, end))); });
+        return;
+    }
+    std::vector<Tensor> between;  // of each chunk, on the host
+    {
+        Chunks chunks(layers);
+        each_chunk(chunks, [&](Index begin, Index end) {
+            between.push_back(on.download(head(chunks, begin, end)));
+        });
+    }
+    std::vector<Tensor> pictures(between.size());  // likewise
+    const Index rows = between.front().size(1);
+    for (const Strip& strip : cut(rows, strips, reach_of_strips(config_))) {
+        Chunks chunks(layers);
+        std::size_t chunk = 0;
+        each_chunk(chunks, [&](Index, Index) {
+            const Tensor part =
+                tail(chunks, uploaded_rows(between[chunk], strip.begin - strip.above,
+                                           strip.end + strip.below, on));
+            const Shape& s = part.shape();
+            const Index scale = s[1] / (strip.above + strip.end - strip.begin + strip.below);
+            Tensor& whole = pictures[chunk++];
+            if (!whole.defined()) whole = Tensor({s[0], rows * scale, s[2], s[3]}, part.dtype());
+            const Tensor own = on.download(
+                picture_rows(part, strip.above * scale, s[1] - strip.below * scale, on));
+            const std::size_t bytes = own.bytes() / static_cast<std::size_t>(s[0]);
+            const std::size_t step = whole.bytes() / static_cast<std::size_t>(s[0]);
+            const std::size_t first =
+                step / static_cast<std::size_t>(rows) * static_cast<std::size_t>(strip.begin);
+            for (std::size_t t = 0; t < static_cast<std::size_t>(s[0]); ++t)
+                std::memcpy(whole.view().raw() + t * step + first, own.view().raw() + t * bytes,
+                            bytes);
+        });
+    }
+    between.clear();
+    for (Tensor& whole : pictures) {
+        sink(on.upload(whole));
+        whole = Tensor();
     }
 }
 

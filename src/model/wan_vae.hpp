@@ -43,8 +43,13 @@ public:
     Tensor encode(ConstTensorView pictures, Backend& on) const;
 
     /// Decodes a normalised latent [48, T, Y, X] f32 → 4(T − 1) + 1 pictures of 16Y × 16X, clamped
-    /// to −1 … 1, handed to `sink` as they are finished.
-    void decode(ConstTensorView latent, Backend& on, const PictureSink& sink) const;
+    /// to −1 … 1, handed to `sink` as they are finished. With more than one strip (see Strip) the
+    /// last stages go over the whole clip once a strip; what is between waits in host memory, and
+    /// pictures come only once all strips are done.
+    void decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
+                Index strips = 1) const;
+    /// The most strips worth cutting a picture of so many latent rows into.
+    Index most_strips(Index latent_rows) const;
 
     const WanVaeConfig& config() const { return config_; }
 

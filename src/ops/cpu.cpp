@@ -11,7 +11,7 @@
 
 namespace gallop {
 
-std::byte* PoolMemory::allocate(std::size_t bytes) {
+std::byte* PoolMemory::lend(std::size_t bytes) {
     {
         const std::lock_guard lock(mutex_);
         if (const auto found = free_.find(bytes); found != free_.end()) {
@@ -29,7 +29,7 @@ std::byte* PoolMemory::allocate(std::size_t bytes) {
     }
 }
 
-void PoolMemory::release(std::byte* data, std::size_t bytes) noexcept {
+void PoolMemory::take_back(std::byte* data, std::size_t bytes) noexcept {
     {
         const std::lock_guard lock(mutex_);
         if (held_ + bytes <= most_held) {

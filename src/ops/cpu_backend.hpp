@@ -5,13 +5,14 @@
 #include <map>
 #include <mutex>
 
+#include "core/memory_use.hpp"
 #include "ops/backend.hpp"
 
 namespace gallop {
 
 /// Host memory that keeps what comes back, by size, up to a bound: a denoise loop asks for the same
 /// sizes again and again, and fresh pages cost more than the arithmetic of small ops.
-class PoolMemory final : public Memory {
+class PoolMemory final : public CountedMemory {
 public:
     PoolMemory() = default;
     PoolMemory(const PoolMemory&) = delete;
@@ -20,11 +21,10 @@ public:
 
     Device device() const override { return Device::cpu; }
 
-    std::byte* allocate(std::size_t bytes) override;
-
-    void release(std::byte* data, std::size_t bytes) noexcept override;
-
 private:
+    std::byte* lend(std::size_t bytes) override;
+    void take_back(std::byte* data, std::size_t bytes) noexcept override;
+
     static constexpr std::size_t most_held = std::size_t{512} << 20;
 
     void drain() noexcept;

@@ -6,6 +6,7 @@
 
 #include "core/check.hpp"
 #include "core/group_nccl.hpp"
+#include "core/memory_use.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/backend.hpp"
 #include "ops/cuda_gemm.hpp"
@@ -26,7 +27,7 @@ static_assert(static_cast<int>(Activation::clamp) == static_cast<int>(kernels::A
 
 /// Device memory from CUDA's pool, in the order of one stream: what comes back is used again by later
 /// work without waiting for the device.
-class StreamMemory final : public Memory {
+class StreamMemory final : public CountedMemory {
 public:
     StreamMemory(int device, cudaStream_t stream) : stream_(stream) {
         check_cuda(cudaDeviceGetDefaultMemPool(&pool_, device), "opening the memory pool");
@@ -37,7 +38,22 @@ public:
 
     Device device() const override { return Device::cuda; }
 
-    std::byte* allocate(std::size_t bytes) override {
+    /// What the driver has, and what the pool keeps without lending it.
+    std::optional<std::size_t> left() const override {
+        std::size_t free = 0;
+        std::size_t all = 0;
+        check_cuda(cudaMemGetInfo(&free, &all), "asking how much memory is left");
+        std::uint64_t reserved = 0;
+        std::uint64_t used = 0;
+        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved),
+                   "asking what the memory pool keeps");
+        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used),
+                   "asking what the memory pool keeps");
+        return free + static_cast<std::size_t>(reserved - used);
+    }
+
+private:
+    std::byte* lend(std::size_t bytes) override {
         void* data = nullptr;
         const std::size_t size = std::max<std::size_t>(bytes, 1);
         cudaError_t status = cudaMallocAsync(&data, size, stream_);
@@ -52,11 +68,10 @@ public:
         return static_cast<std::byte*>(data);
     }
 
-    void release(std::byte* data, std::size_t /*bytes*/) noexcept override {
+    void take_back(std::byte* data, std::size_t /*bytes*/) noexcept override {
         static_cast<void>(cudaFreeAsync(data, stream_));
     }
 
-private:
     cudaStream_t stream_;
     cudaMemPool_t pool_ = nullptr;
 };

@@ -44,27 +44,41 @@ double forward_flop(const TransformerConfig& c, const SequenceShape& shape) {
     return 2 * (per_token * tokens + heads) + attention;
 }
 
+Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on) {
+    Weights weights;
+    for (const TensorSpec& spec : specs) {
+        if (spec.optional) continue;
+        const bool matrix = spec.shape.rank() > 1 && spec.shape.numel() > spec.shape[0];
+        const double fan_in =
+            matrix ? static_cast<double>(spec.shape.numel() / spec.shape[0]) : 100.0;
+        const auto scale = static_cast<float>(1.0 / std::sqrt(fan_in));
+        if (spec.conv) {
+            Tensor values(spec.shape);
+            fill_normal(NoiseStream(1, spec.name), 0, values.span<float>());
+            for (float& value : values.span<float>()) value *= scale;
+            weights.put(spec.name, on.prepare_conv(values, spec.dtype));
+            continue;
+        }
+        Tensor values = normals(spec.name, spec.shape, scale, on);
+        if (spec.dtype != DType::f32) {
+            Tensor narrow = on.empty(spec.shape, spec.dtype);
+            on.copy(values, narrow);
+            values = std::move(narrow);
+        }
+        weights.put(spec.name, std::move(values));
+    }
+    return weights;
+}
+
 ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape, DType dtype,
                            int repeats, Backend& on) {
     ForwardTiming timing;
     timing.tokens = shape.tokens();
     timing.gflop = forward_flop(config, shape) * 1e-9;
-    Weights weights;
-    for (const TensorSpec& spec : transformer_specs(config, dtype)) {
-        if (spec.optional) continue;
-        timing.parameters += spec.shape.numel();
-        const double fan_in = spec.shape.rank() == 2 ? static_cast<double>(spec.shape[1]) : 100.0;
-        Tensor values =
-            normals(spec.name, spec.shape, static_cast<float>(1.0 / std::sqrt(fan_in)), on);
-        if (spec.dtype == DType::f32) {
-            weights.put(spec.name, std::move(values));
-        } else {
-            Tensor narrow = on.empty(spec.shape, spec.dtype);
-            on.copy(values, narrow);
-            weights.put(spec.name, std::move(narrow));
-        }
-    }
-    Transformer model(config, std::move(weights), on);
+    const auto table = transformer_specs(config, dtype);
+    for (const TensorSpec& spec : table)
+        timing.parameters += spec.optional ? 0 : spec.shape.numel();
+    Transformer model(config, random_weights(table, on), on);
     const Tensor video = normals(
         "video", {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns}, 1,
         on);

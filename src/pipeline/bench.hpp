@@ -1,8 +1,11 @@
 #pragma once
 
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/transformer.hpp"
+#include "pipeline/item.hpp"
 
 namespace gallop {
 
@@ -21,6 +24,45 @@ double forward_flop(const TransformerConfig& config, const SequenceShape& shape)
 /// after each. `dtype` of the block linears: f32 or bf16.
 ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape, DType dtype,
                            int repeats, Backend& on);
+
+/// A network's tensors with values that keep activations at their size, drawn by the noise generator on
+/// the backend itself (kernels of convolutions on the host), the same for the same names everywhere.
+Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on);
+
+/// One stage of the published pipeline, or one small enough for any CPU.
+struct BenchCase {
+    std::string name;           ///< "256p", "540p", "1080p", "tiny"
+    TransformerConfig network;  ///< the published 15B, with local layers at 1080p
+    SequenceShape sequence;     ///< five seconds, 400 tokens of text
+    int steps = 8;
+
+    /// Of the picture latent that the stage works on: [48, T, Y, X].
+    Shape latent() const {
+        return {network.video_in_channels / 4, sequence.frames, 2 * sequence.rows,
+                2 * sequence.columns};
+    }
+};
+/// Throws InputError for a name that is none.
+BenchCase bench_case(std::string_view name);
+
+/// Seconds of `repeats` decodes of a random latent by a decoder with random weights, every picture as
+/// bytes on the host; one decode before them is not counted. "tiny" cases have a narrow decoder.
+std::vector<double> time_decode(const BenchCase& of, VideoDecoder decoder, DType dtype,
+                                Index strips, int repeats, Backend& on);
+
+/// Seconds of `repeats` encodings of so many tokens by the text encoder.
+std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, int repeats,
+                              Backend& on);
+
+/// What one clip spends, stage by stage, from noise to pictures and sound on the host.
+struct ClipTiming {
+    std::vector<std::pair<std::string, double>> stages;
+    double seconds = 0;
+};
+/// `clips` clips of the case's size, one after the other, networks loaded once: eight steps at 256p,
+/// then, for larger sizes, super-resolution, then both decoders' work. One more clip before them is not
+/// counted.
+std::vector<ClipTiming> time_clips(const BenchCase& of, DType dtype, int clips, Backend& on);
 
 /// The network and sequence of `gallop bench cpu`: 89 million parameters, all four kinds of layers,
 /// 1,000 tokens (448×256, 1 s, 190 tokens of text).

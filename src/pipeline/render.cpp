@@ -1,6 +1,7 @@
 #include "pipeline/render.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <list>
@@ -14,6 +15,7 @@
 #include "model/text_features.hpp"
 #include "pipeline/denoise.hpp"
 #include "pipeline/fit_image.hpp"
+#include "pipeline/memory.hpp"
 
 namespace gallop {
 namespace {
@@ -74,6 +76,22 @@ struct Renderer::State {
     std::list<std::pair<std::string, Tensor>>
         features;  ///< of prompts, on the backend, newest first
     std::vector<std::pair<std::string, double>> timings;
+    std::map<std::string, std::size_t> peaks;  ///< bytes that arrays held, by stage
+    Residents residents;
+    std::map<std::array<Index, 4>, Index> strips_of;  ///< by decoder and shape
+
+    CountedMemory* counted() const { return dynamic_cast<CountedMemory*>(&on.memory()); }
+    std::optional<std::size_t> memory_left() const {
+        const CountedMemory* const memory = counted();
+        return memory == nullptr ? std::nullopt : memory->left();
+    }
+
+    /// Sends networks away until a stage of `kept` that needs so many bytes fits.
+    void make_room(std::size_t bytes, const std::string& kept) {
+        for (const std::string& name :
+             residents.make_room(bytes, kept, [&] { return memory_left(); }))
+            log_info("memory is short, {} leaves the device", name);
+    }
 
     /// Runs `work`, adding its time to `stage`.
     template <class Work>
@@ -85,6 +103,10 @@ struct Renderer::State {
             ~Clock() {
                 const std::chrono::duration<double> spent =
                     std::chrono::steady_clock::now() - begin;
+                if (const CountedMemory* const memory = state.counted()) {
+                    std::size_t& peak = state.peaks[stage];
+                    peak = std::max(peak, memory->use().peak);
+                }
                 for (auto& [name, seconds] : state.timings)
                     if (name == stage) {
                         seconds += spent.count();
@@ -93,18 +115,30 @@ struct Renderer::State {
                 state.timings.emplace_back(stage, spent.count());
             }
         } clock{*this, stage};
+        if (CountedMemory* const memory = counted()) memory->restart_peak();
         return work();
     }
 
-    Transformer& transformer(const std::string& variant) {
-        if (const auto found = transformers.find(variant); found != transformers.end())
+    /// A transformer, with room for a forward on so many tokens.
+    Transformer& transformer(const std::string& variant, const SequenceShape& shape) {
+        const std::string name = "transformer " + variant;
+        const DitVariant& described = bundle.variant(variant);
+        const std::size_t arrays =
+            memory_left()
+                ? forward_peak(described.network, compute_dtype(precision), shape, group.size())
+                : 0;
+        if (const auto found = transformers.find(variant); found != transformers.end()) {
+            residents.used(name);
+            make_room(arrays, name);
             return found->second;
+        }
         return timed("load", [&]() -> Transformer& {
-            const DitVariant& described = bundle.variant(variant);
             const Shard shard = shard_of(described.network, group.rank(), group.size());
             const auto specs = sharded_specs(described.network, compute_dtype(precision), shard);
+            make_room(bytes_of(specs) + arrays, name);
             Weights weights = Checkpoint::open(bundle.dit(variant)).load(specs, on);
             log_info("loaded {} megabytes={}", variant, weights.bytes() >> 20);
+            residents.came(name, [this, variant] { transformers.erase(variant); });
             return transformers
                 .emplace(std::piecewise_construct, std::forward_as_tuple(variant),
                          std::forward_as_tuple(described.network, std::move(weights), on, group))
@@ -112,11 +146,52 @@ struct Renderer::State {
         });
     }
 
-    /// Loads a network into `slot` once.
+    /// Loads a network into `slot` once; `bytes` of weights.
     template <class Network, class Load>
-    Network& loaded(std::optional<Network>& slot, const Load& load) {
-        if (!slot) timed("load", [&] { slot.emplace(load()); });
+    Network& loaded(std::optional<Network>& slot, const std::string& name, std::size_t bytes,
+                    const Load& load) {
+        if (slot) {
+            residents.used(name);
+            return *slot;
+        }
+        timed("load", [&] {
+            make_room(bytes, name);
+            slot.emplace(load());
+            residents.came(name, [&slot] { slot.reset(); });
+        });
         return *slot;
+    }
+
+    static std::size_t bytes_of(const std::vector<TensorSpec>& specs) {
+        std::size_t bytes = 0;
+        for (const TensorSpec& spec : specs)
+            bytes += static_cast<std::size_t>(spec.shape.numel()) * size_of(spec.dtype);
+        return bytes;
+    }
+
+    /// In how many strips a picture is decoded by `network`, with room made for them.
+    template <class Network>
+    Index strips(const Network& network, const std::string& name, const Tensor& latent,
+                 VideoDecoder decoder) {
+        const DType dtype = compute_dtype(precision);
+        const Index most = network.most_strips(latent.size(2));
+        if (!memory_left()) return 1;
+        const auto peak = [&](Index strips) {
+            return decode_peak(network.config(), dtype, latent.shape(), strips);
+        };
+        const auto [found, fresh] = strips_of.try_emplace(
+            {static_cast<Index>(decoder), latent.size(1), latent.size(2), latent.size(3)}, 1);
+        if (fresh) {
+            // Networks that are not needed now go before the picture is cut.
+            const std::size_t whole = peak(1);
+            make_room(whole + whole / 4, name);
+            found->second = strips_that_fit(memory_left(), most, peak);
+            if (found->second > 1)
+                log_info("memory is short, decoding in {} strips", found->second);
+        } else {
+            make_room(peak(found->second) * 5 / 4, name);
+        }
+        return found->second;
     }
 
     WanVae load_wan(WanPart part) {
@@ -129,6 +204,10 @@ struct Renderer::State {
                 dtype};
     }
 
+    std::size_t wan_bytes(WanPart part) const {
+        return bytes_of(specs(bundle.architecture.wan, part, compute_dtype(precision)));
+    }
+
     TurboVae load_turbo() {
         const TurboVaeConfig& config = bundle.architecture.turbo;
         const DType dtype = compute_dtype(precision);
@@ -139,8 +218,8 @@ struct Renderer::State {
     }
 
     AudioVae& audio() {
-        return loaded(audio_vae, [&] {
-            const AudioVaeConfig& config = bundle.architecture.audio;
+        const AudioVaeConfig& config = bundle.architecture.audio;
+        return loaded(audio_vae, "sound VAE", bytes_of(specs(config)), [&] {
             return AudioVae(config,
                             Checkpoint::open(bundle.audio_vae())
                                 .load(specs(config), on, {.prefix = std::string(audio_vae_prefix)}),
@@ -156,11 +235,15 @@ struct Renderer::State {
             features.splice(features.begin(), features, found);
             return features.front().second;
         }
-        Tokenizer& words =
-            loaded(tokenizer, [&] { return Tokenizer::open(bundle.text_encoder()); });
-        TextEncoder& encoder = loaded(text_encoder, [&] {
-            return TextEncoder(bundle.text_encoder(), {.compute = compute_dtype(precision)}, on);
-        });
+        Tokenizer& words = loaded(tokenizer, "tokenizer", 0,
+                                  [&] { return Tokenizer::open(bundle.text_encoder()); });
+        const DType dtype = compute_dtype(precision);
+        TextEncoder& encoder =
+            loaded(text_encoder, "text encoder",
+                   bytes_of(text_encoder_specs(bundle.architecture.text, dtype)), [&] {
+                       return TextEncoder(bundle.text_encoder(),
+                                          {.compute = compute_dtype(precision)}, on);
+                   });
         const TextFeatures made =
             timed("text", [&] { return encode_prompt(prompt, words, encoder); });
         if (!made.warning.empty()) log_warning("{}", made.warning);
@@ -171,7 +254,8 @@ struct Renderer::State {
 
     /// An image as the clean first latent frame of a stage.
     Tensor image_latent(ConstTensorView image, Size size) {
-        WanVae& encoder = loaded(wan_encoder, [&] { return load_wan(WanPart::encoder); });
+        WanVae& encoder = loaded(wan_encoder, "picture encoder", wan_bytes(WanPart::encoder),
+                                 [&] { return load_wan(WanPart::encoder); });
         return timed("image", [&] {
             const Tensor fitted = fit_image(image, size);
             Tensor pixels({1, size.height, size.width, 3});
@@ -220,6 +304,13 @@ struct Renderer::State {
         return made;
     }
 
+    /// The longer of an item's sequences at a picture size.
+    static SequenceShape sequence(const Item& item, Size size, const Prompts& texts) {
+        return {
+            (item.audio_latents - 1) / 4 + 1, size.height / 32, size.width / 32, item.audio_latents,
+            std::max(texts.text.size(0), texts.negative.defined() ? texts.negative.size(0) : 0)};
+    }
+
     /// The final picture latent, on the host, from the base stage's latents on the backend.
     Tensor refined(const Item& item, const Conditioning& inputs, const Prompts& texts,
                    const Tensor& video, const Tensor& audio, const ProgressSink& progress) {
@@ -229,7 +320,7 @@ struct Renderer::State {
                                 .negative = texts.negative,
                                 .image = image,
                                 .audio_fixed = inputs.audio.defined()};
-        Transformer& super = transformer(item.sr);
+        Transformer& super = transformer(item.sr, sequence(item, item.size, texts));
         return timed("sr", [&] {
             Tensor video_noise = on.empty(latent_shape(video.size(1), item.size));
             on.normal(NoiseStream(item.seed, "sr.video"), 0, video_noise);
@@ -260,7 +351,10 @@ Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
                        .turbo = {},
                        .audio_vae = {},
                        .features = {},
-                       .timings = {}}) {
+                       .timings = {},
+                       .peaks = {},
+                       .residents = {},
+                       .strips_of = {}}) {
     if (choice.precision == Precision::fp8 && on.device() == Device::cpu)
         throw InputError("precision fp8 is not for the CPU (fp32 or bf16)");
 }
@@ -289,7 +383,7 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     Tensor video = on.empty(latent_shape(frames, item.base_size));
     on.normal(NoiseStream(item.seed, "video"), 0, video);
 
-    Transformer& base = s.transformer(item.variant);
+    Transformer& base = s.transformer(item.variant, State::sequence(item, item.base_size, texts));
     const StepNoise fresh = [&](std::string_view modality, int step, TensorView out) {
         on.normal(NoiseStream(item.seed, fmt::format("renoise.{}.{}", modality, step)), 0, out);
     };
@@ -354,12 +448,20 @@ void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int fram
         report();
     };
     report();
+    const auto decode = [&](const auto& network, const std::string& name) {
+        const Index strips = s.strips(network, name, latent, decoder);
+        s.timed("decode", [&] { network.decode(on_device, s.on, pictures, strips); });
+    };
     if (decoder == VideoDecoder::turbo) {
-        TurboVae& turbo = s.loaded(s.turbo, [&] { return s.load_turbo(); });
-        s.timed("decode", [&] { turbo.decode(on_device, s.on, pictures); });
+        const std::string name = "turbo decoder";
+        const auto table = specs(s.bundle.architecture.turbo, compute_dtype(s.precision));
+        decode(s.loaded(s.turbo, name, State::bytes_of(table), [&] { return s.load_turbo(); }),
+               name);
     } else {
-        WanVae& wan = s.loaded(s.wan_decoder, [&] { return s.load_wan(WanPart::decoder); });
-        s.timed("decode", [&] { wan.decode(on_device, s.on, pictures); });
+        const std::string name = "full decoder";
+        decode(s.loaded(s.wan_decoder, name, s.wan_bytes(WanPart::decoder),
+                        [&] { return s.load_wan(WanPart::decoder); }),
+               name);
     }
     if (done < frames)
         throw BadOutputError(fmt::format("the latent holds {} pictures ({} wanted)", done, frames));
@@ -374,6 +476,10 @@ Tensor Renderer::decode_audio(const Tensor& latent) {
     });
 }
 
-StageSeconds Renderer::take_timings() { return {std::exchange(state_->timings, {})}; }
+StageSeconds Renderer::take_timings() {
+    for (const auto& [stage, bytes] : std::exchange(state_->peaks, {}))
+        log_info("memory stage=\"{}\" peak_megabytes={}", stage, bytes >> 20);
+    return {std::exchange(state_->timings, {})};
+}
 
 }  // namespace gallop

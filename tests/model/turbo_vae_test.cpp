@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/memory_use.hpp"
 #include "model/vae_case.hpp"
 
 namespace gallop {
@@ -89,6 +90,69 @@ TEST_P(TurboVaeGolden, AgreesWithTheAuthorsDecoder) {
 INSTANTIATE_TEST_SUITE_P(Cases, TurboVaeGolden,
                          testing::Values("decode-short.safetensors", "decode-exact.safetensors",
                                          "decode-long.safetensors"));
+
+/// What a decode gives in so many strips, and the bytes of its arrays at the peak.
+std::pair<Tensor, std::size_t> in_strips(const TurboVae& vae, const Tensor& latent, Index strips,
+                                         Backend& on) {
+    auto& memory = dynamic_cast<CountedMemory&>(on.memory());
+    Pictures pictures(on);
+    const PictureSink gather = pictures.sink();
+    std::size_t peak = 0;
+    memory.restart_peak();
+    vae.decode(
+        latent, on,
+        [&](ConstTensorView part) {
+            peak = std::max(peak, memory.use().peak);
+            gather(part);
+            memory.restart_peak();
+        },
+        strips);
+    return {pictures.planes(), peak};
+}
+
+TEST(TurboVae, StripsDontShowInThePicturesAndTakeLessMemory) {
+    const auto on = make_cpu_backend();
+    const TurboVaeConfig config{
+        .channels = {24, 24, 24, 24}, .layers = {1, 1, 1, 1, 1}, .first_chunk = 2, .step = 3};
+    const TurboVae vae(config, random_weights(specs(config), *on));
+    test::RandomValues random;
+    const Tensor latent = random.tensor({48, 2, 20, 2});
+    const auto [whole, most] = in_strips(vae, latent, 1, *on);
+    for (const Index strips : {2, 5}) {
+        const auto [got, peak] = in_strips(vae, latent, strips, *on);
+        ASSERT_EQ(to_string(got.shape()), to_string(whole.shape()));
+        expect_near(got.span<float>(), whole.span<float>(), 1e-6);
+        // The strips' share, with what their neighbours give, and the pictures themselves.
+        EXPECT_LT(peak, most * (strips == 2 ? 8 : 6) / 10) << strips;
+    }
+}
+
+TEST(TurboVae, StripsOfOtherLayoutsDontShowEither) {
+    const auto on = make_cpu_backend();
+    test::RandomValues random;
+    for (const bool unpatchify : {true, false}) {
+        const TurboVaeConfig config{.channels = {8, 7, 6},
+                                    .layers = {1, 0, 2, 1},
+                                    .scaling = {unpatchify, false, true},
+                                    .spatial_only = {true, true, false},
+                                    .unpatchify = unpatchify,
+                                    .temporal_ratio = 2,
+                                    .first_chunk = 2,
+                                    .step = 3};
+        const TurboVae vae(config, random_weights(specs(config), *on));
+        const Tensor latent = random.tensor({48, 3, 24, 2});
+        const Tensor whole = in_strips(vae, latent, 1, *on).first;
+        expect_near(in_strips(vae, latent, 3, *on).first.span<float>(), whole.span<float>(), 1e-6);
+    }
+}
+
+TEST(TurboVae, CutsNoMoreStripsThanAreWorthIt) {
+    const auto on = make_cpu_backend();
+    const TurboVae published(TurboVaeConfig{}, {});
+    EXPECT_EQ(published.most_strips(68), 7);  // 1088 rows: 136 after one enlargement, reach 9
+    EXPECT_EQ(published.most_strips(2), 1);
+    EXPECT_EQ(cut(10, 3, 2), (std::vector<Strip>{{0, 3, 0, 2}, {3, 6, 2, 2}, {6, 10, 2, 0}}));
+}
 
 TEST(TurboVae, ReadsTheTorchFileToo) {
     const auto on = make_cpu_backend();

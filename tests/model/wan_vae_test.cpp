@@ -64,6 +64,25 @@ TEST_P(WanVaeEncode, AgreesWithTheAuthorsEncoder) {
 INSTANTIATE_TEST_SUITE_P(Cases, WanVaeEncode,
                          testing::Values("encode-image.safetensors", "encode-clip.safetensors"));
 
+TEST(WanVae, StripsDontShowInThePictures) {
+    const auto on = make_cpu_backend();
+    const WanVae vae = tiny_vae(*on);
+    test::RandomValues random;
+    const Tensor latent = random.tensor({48, 3, 12, 2});
+    const auto decoded = [&](Index strips) {
+        Pictures pictures(*on);
+        vae.decode(latent, *on, pictures.sink(), strips);
+        return std::pair(pictures.planes(), pictures.counts());
+    };
+    const auto [whole, counts] = decoded(1);
+    for (const Index strips : {2, 5}) {
+        const auto [got, parts] = decoded(strips);
+        ASSERT_EQ(to_string(got.shape()), to_string(whole.shape()));
+        EXPECT_EQ(parts, counts);
+        expect_near(got.span<float>(), whole.span<float>(), 1e-6);
+    }
+}
+
 class WanVaeDecode : public testing::TestWithParam<const char*> {};
 
 TEST_P(WanVaeDecode, AgreesWithTheAuthorsDecoder) {

@@ -1,0 +1,108 @@
+#include "ops/dry.hpp"
+
+namespace gallop {
+namespace {
+
+/// Lends addresses far from any real one.
+class DryMemory final : public CountedMemory {
+public:
+    Device device() const override { return Device::cuda; }
+
+private:
+    std::byte* lend(std::size_t bytes) override {
+        const std::uintptr_t address = next_;
+        next_ += (bytes + 255) / 256 * 256 + 256;
+        return reinterpret_cast<std::byte*>(address);
+    }
+    void take_back(std::byte* /*data*/, std::size_t /*bytes*/) noexcept override {}
+
+    std::uintptr_t next_ = std::uintptr_t{1} << 48;
+};
+
+class Dry final : public DryBackend {
+public:
+    Device device() const override { return Device::cuda; }
+    std::string name() const override { return "dry"; }
+    Memory& memory() override { return memory_; }
+    CountedMemory& counted() override { return memory_; }
+    void synchronize() override {}
+    std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
+        return make_dry_group(seat.size);
+    }
+
+private:
+    DryMemory memory_;
+
+    void do_upload(ConstTensorView /*host*/, TensorView /*device*/) override {}
+    void do_download(ConstTensorView /*device*/, TensorView /*host*/) override {}
+    void do_copy(ConstTensorView /*from*/, TensorView /*to*/) override {}
+    void do_fill_zero(TensorView /*y*/) override {}
+    void do_permute(ConstTensorView /*x*/, const Shape& /*shape*/, std::span<const int> /*order*/,
+                    TensorView /*y*/) override {}
+    void do_columns(ConstTensorView /*x*/, Index /*begin*/, TensorView /*y*/) override {}
+    void do_mean_channels(ConstTensorView /*x*/, Index /*n*/, TensorView /*y*/) override {}
+    void do_repeat_channels(ConstTensorView /*x*/, Index /*n*/, TensorView /*y*/) override {}
+    void do_linear(ConstTensorView /*x*/, ConstTensorView /*weight*/, ConstTensorView /*bias*/,
+                   Segments /*segments*/, TensorView /*y*/) override {}
+    void do_project(ConstTensorView /*x*/, ConstTensorView /*weight*/, ConstTensorView /*bias*/,
+                    TensorView /*y*/) override {}
+    void do_norm(ConstTensorView /*x*/, ConstTensorView /*weight*/, const NormSpec& /*spec*/,
+                 Segments /*segments*/, TensorView /*y*/, Activation /*activation*/) override {}
+    void do_activate(ConstTensorView /*x*/, Activation /*activation*/, TensorView /*y*/) override {}
+    void do_add(TensorView /*x*/, ConstTensorView /*y*/) override {}
+    void do_split_qkv(ConstTensorView /*u*/, ConstTensorView /*q_norm*/, ConstTensorView /*k_norm*/,
+                      const NormSpec& /*spec*/, Segments /*segments*/, ConstTensorView /*rope*/,
+                      TensorView /*q*/, TensorView /*k*/, TensorView /*v*/) override {}
+    void do_rotate(TensorView /*x*/, ConstTensorView /*rope*/, bool /*round_products*/) override {}
+    void do_attention(ConstTensorView /*q*/, ConstTensorView /*k*/, ConstTensorView /*v*/,
+                      const AttentionMask& /*mask*/, float /*scale*/, float /*soft_cap*/,
+                      TensorView /*y*/) override {}
+    void do_gate_heads(TensorView /*o*/, ConstTensorView /*u*/, Index /*column*/) override {}
+    void do_swiglu7(ConstTensorView /*u*/, TensorView /*y*/) override {}
+    void do_gelu7(ConstTensorView /*u*/, TensorView /*y*/) override {}
+    void do_geglu(ConstTensorView /*gate*/, ConstTensorView /*up*/, bool /*round_gelu*/,
+                  TensorView /*y*/) override {}
+    void do_snake(ConstTensorView /*x*/, ConstTensorView /*alpha*/, ConstTensorView /*beta*/,
+                  TensorView /*y*/) override {}
+    void do_embed(ConstTensorView /*table*/, std::span<const std::int32_t> /*ids*/, float /*scale*/,
+                  TensorView /*y*/) override {}
+    Tensor do_prepare_conv(ConstTensorView kernel, DType dtype) override {
+        return empty(kernel.shape(), dtype);
+    }
+    void do_conv(ConstTensorView /*x*/, ConstTensorView /*kernel*/, ConstTensorView /*bias*/,
+                 const ConvSpec& /*spec*/, TensorView /*y*/) override {}
+    void do_conv_transpose(ConstTensorView /*x*/, ConstTensorView /*kernel*/,
+                           ConstTensorView /*bias*/, Index /*stride*/, Index /*pad*/,
+                           TensorView /*y*/) override {}
+    void do_upsample_nearest(ConstTensorView /*x*/, TensorView /*y*/) override {}
+    void do_combine(std::span<const Term> /*terms*/, TensorView /*y*/) override {}
+    void do_guide(ConstTensorView /*neg*/, ConstTensorView /*pos*/,
+                  std::span<const float> /*scales*/, TensorView /*y*/) override {}
+    void do_set_first_frame(ConstTensorView /*frame*/, TensorView /*latent*/) override {}
+    void do_upsample_bilinear(ConstTensorView /*x*/, TensorView /*y*/) override {}
+    void do_affine_channels(ConstTensorView /*x*/, ConstTensorView /*scale*/,
+                            ConstTensorView /*shift*/, TensorView /*y*/) override {}
+    void do_normal(const NoiseStream& /*stream*/, std::uint64_t /*first*/,
+                   TensorView /*y*/) override {}
+    bool do_all_finite(ConstTensorView /*x*/) override { return true; }
+    void do_to_rgb8(ConstTensorView /*x*/, TensorView /*y*/) override {}
+};
+
+class DryGroup final : public Group {
+public:
+    explicit DryGroup(int size) : size_(size) {}
+    int rank() const override { return 0; }
+    int size() const override { return size_; }
+    void sum(TensorView /*x*/) override {}
+
+private:
+    int size_;
+};
+
+}  // namespace
+
+std::unique_ptr<DryBackend> make_dry_backend() { return std::make_unique<Dry>(); }
+
+std::unique_ptr<Group> make_dry_group(int size) { return std::make_unique<DryGroup>(size); }
+
+}  // namespace gallop

@@ -1,0 +1,190 @@
+#include <chrono>
+#include <optional>
+
+#include "model/audio_vae.hpp"
+#include "model/text_encoder.hpp"
+#include "model/turbo_vae.hpp"
+#include "model/wan_vae.hpp"
+#include "pipeline/bench.hpp"
+#include "pipeline/denoise.hpp"
+
+namespace gallop {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// Seconds of `repeats` runs of `work`, after one that is not counted.
+template <class Work>
+std::vector<double> timed(int repeats, Backend& on, const Work& work) {
+    std::vector<double> seconds;
+    for (int i = 0; i <= repeats; ++i) {
+        on.synchronize();
+        const auto begin = Clock::now();
+        work();
+        on.synchronize();
+        if (i > 0) seconds.push_back(seconds_since(begin));
+    }
+    return seconds;
+}
+
+bool is_tiny(const BenchCase& of) { return of.name == "tiny"; }
+
+TurboVaeConfig turbo_of(const BenchCase& of) {
+    TurboVaeConfig config;
+    if (is_tiny(of)) {
+        config.channels = {8, 12, 16, 24};
+        config.first_chunk = config.step = 3;
+    }
+    return config;
+}
+
+WanVaeConfig wan_of(const BenchCase& of) {
+    WanVaeConfig config;
+    if (is_tiny(of)) config.dec_dim = 6;
+    return config;
+}
+
+Tensor noise(std::string_view name, const Shape& shape, Backend& on) {
+    Tensor made = on.empty(shape);
+    on.normal(NoiseStream(1, name), 0, made);
+    return made;
+}
+
+/// Takes pictures as the renderer does: bytes, on the host.
+PictureSink to_host(Backend& on) {
+    return [&on](ConstTensorView pictures) {
+        Tensor rgb = on.empty(pictures.shape(), DType::u8);
+        on.to_rgb8(pictures, rgb);
+        on.download(rgb);
+    };
+}
+
+}  // namespace
+
+BenchCase bench_case(std::string_view name) {
+    BenchCase made{std::string(name), {}, {32, 8, 14, 126, 400}, 8};
+    if (name == "256p") return made;
+    made.network.coords_style = CoordsStyle::v1;
+    made.steps = 5;
+    if (name == "540p") {
+        made.sequence.rows = 16;
+        made.sequence.columns = 28;
+        return made;
+    }
+    if (name == "1080p") {
+        made.sequence.rows = 34;
+        made.sequence.columns = 60;
+        // Source: the configuration of the published 1080p model: every fourth layer sees all frames.
+        for (Index layer = 0; layer < made.network.num_layers; ++layer)
+            if (layer % 4 != 3) made.network.local_attn_layers.push_back(layer);
+        return made;
+    }
+    if (name == "tiny") {
+        made.network = bench_transformer();
+        made.network.num_layers = 4;
+        made.network.hidden_size = 256;
+        made.network.text_in_channels = 64;
+        made.network.mm_layers = {0, 3};
+        made.network.local_attn_layers = {1, 2};
+        made.network.frame_receptive_field = 1;
+        made.sequence = {3, 2, 3, 9, 7};
+        made.steps = 2;
+        return made;
+    }
+    throw_input_error("the case is \"{}\" (256p, 540p, 1080p, tiny)", name);
+}
+
+std::vector<double> time_decode(const BenchCase& of, VideoDecoder decoder, DType dtype,
+                                Index strips, int repeats, Backend& on) {
+    const Tensor latent = noise("latent", of.latent(), on);
+    if (decoder == VideoDecoder::turbo) {
+        const TurboVaeConfig config = turbo_of(of);
+        const TurboVae vae(config, random_weights(specs(config, dtype), on), dtype);
+        return timed(repeats, on, [&] { vae.decode(latent, on, to_host(on), strips); });
+    }
+    const WanVaeConfig config = wan_of(of);
+    const WanVae vae(config, random_weights(specs(config, WanPart::decoder, dtype), on), dtype);
+    return timed(repeats, on, [&] { vae.decode(latent, on, to_host(on), strips); });
+}
+
+std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, int repeats,
+                              Backend& on) {
+    TextEncoderConfig config;
+    if (is_tiny(of)) {
+        config.width = 64;
+        config.heads = 4;
+        config.kv_heads = 2;
+        config.head_size = 16;
+        config.mlp = 128;
+        config.vocabulary = 1000;
+        config.sliding = TextEncoderConfig::alternate(2);
+    }
+    const TextEncoder encoder(config, random_weights(text_encoder_specs(config, dtype), on),
+                              {.compute = dtype}, on);
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        ids[i] = static_cast<std::int32_t>(i * 7919 % static_cast<std::size_t>(config.vocabulary));
+    return timed(repeats, on, [&] { encoder.encode(ids); });
+}
+
+std::vector<ClipTiming> time_clips(const BenchCase& of, DType dtype, int clips, Backend& on) {
+    const BenchCase first = is_tiny(of) ? of : bench_case("256p");
+    const bool refined = first.name != of.name;
+    Transformer base(first.network, random_weights(transformer_specs(first.network, dtype), on),
+                     on);
+    std::optional<Transformer> super;
+    if (refined)
+        super.emplace(of.network, random_weights(transformer_specs(of.network, dtype), on), on);
+    const TurboVaeConfig picture = turbo_of(of);
+    const TurboVae turbo(picture, random_weights(specs(picture, dtype), on), dtype);
+    AudioVaeConfig sound;
+    if (is_tiny(of)) sound.encoder.channels = sound.decoder.channels = 8;
+    const AudioVae audio_vae(sound, random_weights(specs(sound), on), on);
+    const Tensor text = noise("text", {first.sequence.text, first.network.text_in_channels}, on);
+
+    std::vector<ClipTiming> made;
+    for (int clip = 0; clip <= clips; ++clip) {
+        ClipTiming timing;
+        on.synchronize();
+        const auto begin = Clock::now();
+        const auto stage = [&](const char* name, const auto& work) {
+            const auto stage_begin = Clock::now();
+            work();
+            on.synchronize();
+            timing.stages.emplace_back(name, seconds_since(stage_begin));
+        };
+        Tensor video = noise("video", first.latent(), on);
+        Tensor audio = noise("audio", {first.sequence.audio, first.network.audio_in_channels}, on);
+        const StageInputs inputs{.text = text, .negative = {}, .image = {}, .audio_fixed = false};
+        stage("base", [&] {
+            BaseSampling sampling;
+            sampling.steps = first.steps;
+            denoise_base(
+                base, sampling, inputs,
+                [&](std::string_view modality, int step, TensorView out) {
+                    on.normal(NoiseStream(1, fmt::format("renoise.{}.{}", modality, step)), 0, out);
+                },
+                on, video, audio);
+        });
+        if (refined)
+            stage("sr", [&] {
+                SrSampling sampling;
+                sampling.steps = of.steps;
+                SrStart start = start_sr(sampling, video, audio, noise("sr.video", of.latent(), on),
+                                         noise("sr.audio", audio.shape(), on), on);
+                denoise_sr(*super, sampling, inputs, on, start);
+                video = std::move(start.video);
+            });
+        stage("decode", [&] { turbo.decode(video, on, to_host(on)); });
+        stage("decode audio", [&] { on.download(audio_vae.decode(audio, on)); });
+        timing.seconds = seconds_since(begin);
+        if (clip > 0) made.push_back(std::move(timing));
+    }
+    return made;
+}
+
+}  // namespace gallop

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <functional>
+#include <list>
+#include <optional>
+#include <string>
+
+#include "core/memory_use.hpp"
+#include "model/transformer.hpp"
+#include "model/turbo_vae.hpp"
+#include "model/wan_vae.hpp"
+
+namespace gallop {
+
+// How much device memory the networks take at the peak of a run, beyond their weights and what the
+// device's libraries need of their own. Found by running them dry (see DryBackend): what they allocate
+// there is what they allocate on a device.
+
+/// Decoding a normalised latent [48, T, Y, X] into bytes of RGB.
+std::size_t decode_peak(const TurboVaeConfig& config, DType dtype, const Shape& latent,
+                        Index strips);
+std::size_t decode_peak(const WanVaeConfig& config, DType dtype, const Shape& latent, Index strips);
+/// One forward for one member of a group of `gpus`.
+std::size_t forward_peak(const TransformerConfig& config, DType dtype, const SequenceShape& shape,
+                         int gpus = 1);
+
+/// The fewest strips, up to `most`, with which a decode fits into `left` bytes, with room for what the
+/// libraries take; `most` where none does, 1 where nobody knows what is left.
+Index strips_that_fit(std::optional<std::size_t> left, Index most,
+                      const std::function<std::size_t(Index strips)>& peak);
+
+/// What the networks of a renderer hold of a device: all that fits stays, the longest unused leaves
+/// first when something else needs the room.
+class Residents {
+public:
+    /// A network is on the device now. `leave` frees it.
+    void came(const std::string& name, std::function<void()> leave);
+    /// A network is about to be used.
+    void used(const std::string& name);
+    /// Sends networks away, but not `kept`, until `bytes` are left by `left` (nothing: not known, and
+    /// all stay) or none can go. Returns the names of those that left.
+    std::vector<std::string> make_room(std::size_t bytes, const std::string& kept,
+                                       const std::function<std::optional<std::size_t>()>& left);
+
+private:
+    std::list<std::pair<std::string, std::function<void()>>> all_;  ///< longest unused first
+};
+
+}  // namespace gallop

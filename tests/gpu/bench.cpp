@@ -1,0 +1,308 @@
+// The engine's own numbers, without files: random weights at the published shapes, drawn where they are
+// used. One measurement a process, one JSON object on stdout; run.sh asks for many.
+//
+//   gpu_bench about   [options]               the device
+//   gpu_bench ops     [options]               copy, matrix products, attention, convolution: ops alone
+//   gpu_bench forward --case 256p [options]   one forward of the transformer
+//   gpu_bench text    --case 256p [options]   the text encoder, 400 tokens
+//   gpu_bench decode  --case 256p [options]   the picture decoder (--decoder turbo|wan, --strips N)
+//   gpu_bench clip    --case 256p [options]   noise to pictures and sound
+//   gpu_bench golden  --folder DIR [options]  the golden files: component, case, errors
+//
+// Options: --backend cpu|cuda, --precision fp32|bf16, --repeats N, --threads N. Exit code 2: the request is
+// wrong, or there is no such device here.
+
+#include "pipeline/bench.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <map>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "core/device_error.hpp"
+#include "core/memory_use.hpp"
+#include "pipeline/probe.hpp"
+
+namespace gallop {
+namespace {
+
+using Json = nlohmann::json;
+using Options = std::map<std::string, std::string>;
+
+Options read_options(int argc, char** argv) {
+    Options options{{"backend", "cuda"},  {"case", "256p"}, {"precision", "bf16"}, {"repeats", "3"},
+                    {"decoder", "turbo"}, {"strips", "1"},  {"threads", "0"},      {"folder", ""}};
+    for (int i = 2; i < argc; i += 2) {
+        const std::string name = argv[i];
+        if (!name.starts_with("--") || !options.contains(name.substr(2)) || i + 1 == argc)
+            throw_input_error("{} is no option, or has no value", name);
+        options[name.substr(2)] = argv[i + 1];
+    }
+    return options;
+}
+
+int number(const Options& options, const std::string& name) {
+    try {
+        return std::stoi(options.at(name));
+    } catch (const std::exception&) {
+        throw_input_error("--{} is \"{}\" (a number)", name, options.at(name));
+    }
+}
+
+DType dtype_of(const Options& options) {
+    const std::string& text = options.at("precision");
+    if (text == "bf16") return DType::bf16;
+    if (text == "fp32") return DType::f32;
+    throw_input_error("--precision is \"{}\" (fp32, bf16)", text);
+}
+
+/// Seconds of one `work`, of as many in a row as take a fifth of a second.
+double seconds_each(Backend& on, const std::function<void()>& work) {
+    using Clock = std::chrono::steady_clock;
+    work();
+    on.synchronize();
+    for (int count = 1;; count *= 4) {
+        const auto begin = Clock::now();
+        for (int i = 0; i < count; ++i) work();
+        on.synchronize();
+        const double spent = std::chrono::duration<double>(Clock::now() - begin).count();
+        if (spent > 0.2 || count >= 4096) return spent / count;
+    }
+}
+
+Tensor noise(std::string_view name, const Shape& shape, DType dtype, Backend& on) {
+    Tensor wide = on.empty(shape);
+    on.normal(NoiseStream(1, name), 0, wide);
+    if (dtype == DType::f32) return wide;
+    Tensor made = on.empty(shape, dtype);
+    on.copy(wide, made);
+    return made;
+}
+
+/// Each op by itself, at the shapes that the networks give it.
+Json ops(const Options& options, Backend& on) {
+    const DType dtype = dtype_of(options);
+    const bool tiny = options.at("case") == "tiny";
+    Json rows = Json::array();
+    {
+        const Tensor x = on.empty({tiny ? 1 << 20 : 1 << 28});
+        Tensor y = on.empty(x.shape());
+        const double seconds = seconds_each(on, [&] { on.copy(x, y); });
+        rows.push_back({{"op", "copy"},
+                        {"seconds", seconds},
+                        {"gb_per_second", 2e-9 * static_cast<double>(x.bytes()) / seconds}});
+    }
+    struct Product {
+        const char* name;
+        Index out, depth;
+    };
+    const std::vector<Product> products =
+        tiny ? std::vector<Product>{{"qkv", 360, 256}, {"down", 256, 683}}
+             : std::vector<Product>{{"qkv", 7208, 5120},
+                                    {"proj", 5120, 5120},
+                                    {"up", 27304, 5120},
+                                    {"down", 5120, 13652},
+                                    {"down padded", 5120, 13696}};
+    for (const Index tokens :
+         tiny ? std::vector<Index>{34} : std::vector<Index>{4110, 14862, 65806})
+        for (const Product& p : products) {
+            const Tensor x = noise("x", {tokens, p.depth}, dtype, on);
+            const Tensor w = noise("w", {p.out, p.depth}, dtype, on);
+            Tensor y = on.empty({tokens, p.out}, dtype);
+            const double seconds = seconds_each(on, [&] { on.linear(x, w, {}, y); });
+            const double flop = 2.0 * static_cast<double>(tokens) * static_cast<double>(p.out) *
+                                static_cast<double>(p.depth);
+            rows.push_back({{"op", fmt::format("linear {}", p.name)},
+                            {"tokens", tokens},
+                            {"seconds", seconds},
+                            {"tflop_per_second", 1e-12 * flop / seconds}});
+        }
+    const Index heads = tiny ? 4 : 40;
+    const Index groups = tiny ? 2 : 8;
+    for (const Index tokens : tiny ? std::vector<Index>{34} : std::vector<Index>{4110, 14862}) {
+        const Tensor q = noise("q", {tokens, heads, 128}, dtype, on);
+        const Tensor k = noise("k", {tokens, groups, 128}, dtype, on);
+        Tensor y = on.empty(q.shape(), dtype);
+        const double seconds = seconds_each(on, [&] { on.attention(q, k, k, {}, 0.088F, 0, y); });
+        const double flop = 4.0 * static_cast<double>(tokens * tokens * heads * 128);
+        rows.push_back({{"op", "attention"},
+                        {"tokens", tokens},
+                        {"seconds", seconds},
+                        {"tflop_per_second", 1e-12 * flop / seconds}});
+    }
+    struct Picture {
+        Index frames, rows, columns, channels;
+    };
+    for (const Picture& p : tiny ? std::vector<Picture>{{3, 8, 8, 16}}
+                                 : std::vector<Picture>{{11, 32, 56, 512},
+                                                        {20, 64, 112, 512},
+                                                        {38, 128, 224, 256},
+                                                        {38, 128, 224, 128},
+                                                        {38, 128, 224, 64}}) {
+        const Tensor x = noise("x", {p.frames, p.rows, p.columns, p.channels}, dtype, on);
+        Tensor kernel({p.channels, p.channels, 3, 3, 3});
+        fill_normal(NoiseStream(1, "kernel"), 0, kernel.span<float>());
+        const Tensor prepared = on.prepare_conv(kernel, dtype);
+        Tensor y = on.empty({p.frames - 2, p.rows, p.columns, p.channels}, dtype);
+        const ConvSpec spec{.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}};
+        const double seconds = seconds_each(on, [&] { on.conv(x, prepared, {}, spec, y); });
+        const double flop = 2.0 * 27 * static_cast<double>(y.numel() * p.channels);
+        rows.push_back({{"op", fmt::format("conv3d {} channels", p.channels)},
+                        {"pixels", (p.frames - 2) * p.rows * p.columns},
+                        {"seconds", seconds},
+                        {"tflop_per_second", 1e-12 * flop / seconds}});
+    }
+    return {{"rows", rows}};
+}
+
+/// Every golden file, on this backend. The tolerances are those of the CPU times what a device's own
+/// sums and functions may add.
+Json golden(const Options& options, Backend& on) {
+    const std::filesystem::path folder = options.at("folder");
+    struct Entry {
+        const char* component;
+        const char* weights;
+        const char* arch;
+        const char* cases;
+        double tolerance;
+    };
+    static constexpr Entry entries[] = {
+        {"dit", "dit-tiny/checkpoint", "dit-tiny/arch.json", "dit-tiny", 1e-4},
+        {"turbo-vae", "turbo-vae-tiny/turbo_vae.safetensors", "", "turbo-vae-tiny/decode", 1e-4},
+        {"wan-vae-encode", "wan-vae-tiny/Wan2.2_VAE.safetensors", "", "wan-vae-tiny/encode", 1e-4},
+        {"wan-vae-decode", "wan-vae-tiny/Wan2.2_VAE.safetensors", "", "wan-vae-tiny/decode", 1e-4},
+        {"audio-vae-encode", "audio-vae-tiny/model.safetensors", "", "audio-vae-tiny/case", 2e-3},
+        {"audio-vae-decode", "audio-vae-tiny/model.safetensors", "", "audio-vae-tiny/case", 2e-3},
+        {"text", "text/checkpoint", "", "text/fp32", 1e-4},
+        {"unipc", "", "", "sampler/unipc", 1e-5},
+    };
+    Json rows = Json::array();
+    bool agree = true;
+    for (const Entry& entry : entries) {
+        const std::string prefix = (folder / entry.cases).string();
+        std::vector<std::filesystem::path> cases;
+        const std::filesystem::path parent = std::filesystem::is_directory(prefix)
+                                                 ? std::filesystem::path(prefix)
+                                                 : std::filesystem::path(prefix).parent_path();
+        for (const auto& file : std::filesystem::directory_iterator(parent))
+            if (file.path().string().starts_with(prefix) &&
+                file.path().extension() == ".safetensors" &&
+                file.path().filename().string().find("half") == std::string::npos)
+                cases.push_back(file.path());
+        for (const auto& one : cases) {
+            Json row{{"component", entry.component}, {"case", one.filename().string()}};
+            try {
+                ProbeRequest request;
+                request.component = entry.component;
+                if (entry.weights[0] != 0) request.weights = folder / entry.weights;
+                if (entry.arch[0] != 0) request.arch = folder / entry.arch;
+                request.input = one;
+                request.compare = true;
+                double worst = 0;
+                double l2 = 0;
+                for (const ProbeDifference& d : run_probe(request, on)) {
+                    worst = std::max(worst, d.largest_error);
+                    l2 = std::max(l2, d.relative_l2);
+                }
+                row["largest_error"] = worst;
+                row["relative_l2"] = l2;
+                row["agrees"] = worst <= entry.tolerance;
+            } catch (const DeviceError&) {
+                throw;
+            } catch (const Error& failed) {
+                row["agrees"] = false;
+                row["error"] = failed.what();
+            }
+            agree = agree && row["agrees"].get<bool>();
+            rows.push_back(std::move(row));
+        }
+    }
+    if (rows.empty()) throw_input_error("{}: no golden files", folder.string());
+    return {{"rows", rows}, {"agrees", agree}};
+}
+
+Json measure(const std::string& what, const Options& options, Backend& on) {
+    if (what == "about") return Json::object();
+    if (what == "ops") return ops(options, on);
+    if (what == "golden") return golden(options, on);
+    const BenchCase of = bench_case(options.at("case"));
+    const DType dtype = dtype_of(options);
+    const int repeats = number(options, "repeats");
+    if (what == "forward") {
+        const ForwardTiming t = time_forward(of.network, of.sequence, dtype, repeats, on);
+        return {{"seconds", t.seconds},
+                {"parameters", t.parameters},
+                {"tokens", t.tokens},
+                {"tflop", 1e-3 * t.gflop},
+                {"steps", of.steps}};
+    }
+    if (what == "text")
+        return {{"seconds", time_text(of, of.sequence.text, dtype, repeats, on)},
+                {"tokens", of.sequence.text}};
+    if (what == "decode") {
+        const VideoDecoder decoder =
+            options.at("decoder") == "wan" ? VideoDecoder::wan : VideoDecoder::turbo;
+        return {
+            {"seconds", time_decode(of, decoder, dtype, number(options, "strips"), repeats, on)},
+            {"decoder", options.at("decoder")},
+            {"strips", number(options, "strips")}};
+    }
+    if (what == "clip") {
+        Json all = Json::array();
+        std::vector<double> seconds;
+        for (const ClipTiming& clip : time_clips(of, dtype, repeats, on)) {
+            Json stages = Json::object();
+            for (const auto& [stage, spent] : clip.stages) stages[stage] = spent;
+            all.push_back(std::move(stages));
+            seconds.push_back(clip.seconds);
+        }
+        return {{"seconds", seconds}, {"stages", all}};
+    }
+    throw_input_error("gpu_bench {}: unknown (about, ops, forward, text, decode, clip, golden)",
+                      what);
+}
+
+int run(int argc, char** argv) {
+    try {
+        if (argc < 2)
+            throw_input_error("gpu_bench WHAT [--option value …]; see tests/gpu/README.md");
+        const std::string what = argv[1];
+        const Options options = read_options(argc, argv);
+        const std::string& name = options.at("backend");
+        if (name != "cpu" && name != "cuda")
+            throw_input_error("--backend is \"{}\" (cpu, cuda)", name);
+        const auto on =
+            name == "cpu" ? make_cpu_backend(number(options, "threads")) : make_cuda_backend();
+        Json result = measure(what, options, *on);
+        result["what"] = what;
+        result["case"] = options.at("case");
+        result["backend"] = on->name();
+        result["precision"] = options.at("precision");
+        if (const auto* memory = dynamic_cast<CountedMemory*>(&on->memory())) {
+            result["peak_bytes"] = memory->use().peak;
+            if (const auto left = memory->left()) result["left_bytes"] = *left;
+        }
+        fmt::print("{}\n", result.dump());
+        return result.value("agrees", true) ? 0 : 3;
+    } catch (const InputError& wrong) {
+        fmt::print(stderr, "{}\n", wrong.what());
+        return 2;
+    } catch (const NoDeviceError& none) {
+        fmt::print(stderr, "{}\n", none.what());
+        return 2;
+    } catch (const DeviceError& lost) {
+        fmt::print(stderr, "{}\n", lost.what());
+        return device_lost_status;
+    } catch (const std::exception& failed) {
+        fmt::print(stderr, "{}\n", failed.what());
+        return 1;
+    }
+}
+
+}  // namespace
+}  // namespace gallop
+
+int main(int argc, char** argv) { return gallop::run(argc, argv); }

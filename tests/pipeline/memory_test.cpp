@@ -1,0 +1,155 @@
+#include "pipeline/memory.hpp"
+
+#include <array>
+
+#include <gmock/gmock.h>
+
+#include "model/vae_case.hpp"
+#include "ops/dry.hpp"
+
+namespace gallop {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr std::size_t mib = std::size_t{1} << 20;
+
+/// Bytes of arrays at the peak of `work` on a backend that computes, beyond what is held before.
+template <class Work>
+double measured(Backend& on, const Work& work) {
+    auto& memory = dynamic_cast<CountedMemory&>(on.memory());
+    const std::size_t before = memory.use().now;
+    memory.restart_peak();
+    work();
+    return static_cast<double>(memory.use().peak - before);
+}
+
+/// The bytes a dry run foretells are those that the same run takes: within 1 %.
+void expect_foretold(std::size_t foretold, double taken) {
+    EXPECT_NEAR(static_cast<double>(foretold), taken, 0.01 * taken);
+}
+
+template <class Network, class Config>
+void decode_as_foretold(const Config& config, const std::vector<TensorSpec>& table,
+                        const Shape& shape, Index strips) {
+    const auto on = make_cpu_backend();
+    const Network network(config, test::random_weights(table, *on));
+    test::RandomValues random;
+    const Tensor latent = random.tensor(shape);
+    const double taken = measured(*on, [&] {
+        const Tensor z = on->upload(latent);
+        network.decode(
+            z, *on,
+            [&](ConstTensorView pictures) {
+                Tensor rgb = on->empty(pictures.shape(), DType::u8);
+                on->to_rgb8(pictures, rgb);
+            },
+            strips);
+    });
+    expect_foretold(decode_peak(config, DType::f32, shape, strips), taken);
+}
+
+TEST(Memory, ForetellsWhatTheTurboDecoderTakes) {
+    const TurboVaeConfig config{.channels = {4, 6, 8, 12}};
+    for (const Index strips : {1, 2})
+        decode_as_foretold<TurboVae>(config, specs(config), {48, 8, 20, 2}, strips);
+}
+
+TEST(Memory, ForetellsWhatTheFullDecoderTakes) {
+    const WanVaeConfig config{.dim = 4, .dec_dim = 6};
+    for (const Index strips : {1, 2})
+        decode_as_foretold<WanVae>(config, specs(config, WanPart::decoder), {48, 4, 16, 2}, strips);
+}
+
+TEST(Memory, ForetellsWhatAForwardTakes) {
+    TransformerConfig config;
+    config.num_layers = 3;
+    config.hidden_size = 96;
+    config.head_dim = 24;
+    config.num_query_groups = 2;
+    config.text_in_channels = 20;
+    config.mm_layers = {0, 2};
+    config.gelu7_layers = {0};
+    config.local_attn_layers = {1};
+    const SequenceShape shape{5, 4, 6, 17, 9};
+    const auto on = make_cpu_backend();
+    Transformer network(config, test::random_weights(transformer_specs(config, DType::f32), *on),
+                        *on);
+    test::RandomValues random;
+    const double taken = measured(*on, [&] {
+        const Tensor video = on->upload(random.tensor({48, 5, 8, 12}));
+        const Tensor audio = on->upload(random.tensor({17, 64}));
+        const Tensor text = on->upload(random.tensor({9, 20}));
+        network.forward({video, audio, text});
+    });
+    expect_foretold(forward_peak(config, DType::f32, shape), taken);
+}
+
+TEST(Memory, AMemberOfAGroupTakesLess) {
+    const TransformerConfig published;
+    const SequenceShape shape{32, 8, 14, 126, 400};
+    const std::size_t alone = forward_peak(published, DType::bf16, shape);
+    const std::size_t four = forward_peak(published, DType::bf16, shape, 4);
+    EXPECT_LT(four, alone);
+    // The residual and its copy stay whole; the widest arrays are cut in four.
+    EXPECT_GT(four, alone / 4);
+}
+
+// At 1080p, where the question comes up: bf16, 32 latent frames of 68 × 120.
+TEST(Memory, StripsTakeLittleMoreThanAThirdOfWhatA1080pDecodeTakesWhole) {
+    const Shape latent{48, 32, 68, 120};
+    const std::size_t turbo = decode_peak(TurboVaeConfig{}, DType::bf16, latent, 1);
+    EXPECT_LT(decode_peak(TurboVaeConfig{}, DType::bf16, latent, 2), turbo * 3 / 4);
+    EXPECT_LT(decode_peak(TurboVaeConfig{}, DType::bf16, latent, 7), turbo / 100 * 36);
+    EXPECT_GT(turbo, std::size_t{10} << 30);
+    EXPECT_LT(turbo, std::size_t{20} << 30);
+}
+
+TEST(Memory, CutsAPictureOnlyWhereItDoesNotFit) {
+    const auto peak = [](Index strips) { return 8192 * mib / static_cast<std::size_t>(strips); };
+    EXPECT_EQ(strips_that_fit({}, 7, peak), 1);
+    EXPECT_EQ(strips_that_fit(16384 * mib, 7, peak), 1);
+    EXPECT_EQ(strips_that_fit(8192 * mib, 7, peak), 2);  // the libraries need some, too
+    EXPECT_EQ(strips_that_fit(3600 * mib, 7, peak), 3);
+    EXPECT_EQ(strips_that_fit(100 * mib, 7, peak), 7);
+    EXPECT_EQ(strips_that_fit(100 * mib, 1, peak), 1);
+}
+
+TEST(Memory, TheLongestUnusedNetworkLeavesFirst) {
+    std::size_t left = 10;
+    Residents residents;
+    const auto come = [&](const char* name, std::size_t bytes) {
+        const auto gone = residents.make_room(bytes, name, [&] { return left; });
+        left -= bytes;
+        residents.came(name, [&left, bytes] { left += bytes; });
+        return gone;
+    };
+    EXPECT_THAT(come("text", 4), IsEmpty());
+    EXPECT_THAT(come("base", 5), IsEmpty());
+    EXPECT_THAT(come("sr", 5), ElementsAre("text"));
+    residents.used("base");
+    EXPECT_THAT(come("text", 4), ElementsAre("sr"));
+    EXPECT_THAT(come("sr", 5), ElementsAre("base"));
+    EXPECT_THAT(residents.make_room(6, "sr", [&] { return left; }), ElementsAre("text"));
+    EXPECT_THAT(residents.make_room(60, "sr", [&] { return left; }), IsEmpty());
+}
+
+TEST(Memory, AllStayWhereNobodyKnowsWhatIsLeft) {
+    Residents residents;
+    residents.came("base", [] { FAIL() << "it left"; });
+    EXPECT_THAT(residents.make_room(std::size_t{1} << 60, "sr",
+                                    [] { return std::optional<std::size_t>(); }),
+                IsEmpty());
+}
+
+TEST(Memory, ADryRunChecksShapes) {
+    const auto on = make_dry_backend();
+    const Tensor x = on->empty({3, 4});
+    Tensor y = on->empty({3, 5});
+    EXPECT_THROW(on->gelu7(x, y), Error);
+    EXPECT_EQ(on->counted().use().now, 27 * sizeof(float));
+}
+
+}  // namespace
+}  // namespace gallop
