@@ -61,6 +61,8 @@ class Run:
         """Runs a command in a process group of its own. Keeps its JSON, or why there is none."""
         made = dict(name=name, command=" ".join(map(str, command)), **about)
         self.parts.append(made)
+        if self.o.device == "cpu":  # a crowded machine; there the limits are not the point
+            limit *= 6
         allowed = min(limit, self.left() - 5)
         if allowed < min(limit, 8):
             made["failed"] = f"not run: {max(self.left(), 0):.0f} s were left of {self.o.total}"
@@ -295,7 +297,8 @@ def report(run, facts, command):
     out += table(rows) + [""]
     text = run.seconds(kind="text", side="ours")
     if text:
-        out += [f"Text encoder, 400 tokens: {ms(text)[0]} ms ({ms(text)[1]}).", ""]
+        tokens = next(p["result"]["tokens"] for p in run.parts if p.get("kind") == "text" and "result" in p)
+        out += [f"Text encoder, {tokens} tokens: {ms(text)[0]} ms ({ms(text)[1]}).", ""]
 
     out += ["## Ceilings", ""]
     rows = [["op", "tokens", "PyTorch", "Gallop", "unit"]]

@@ -13,7 +13,7 @@ exec python3 -S "$@"
 SH
 chmod +x "$work/python"  # without site-packages: no torch
 "$here/run.sh" --device cpu --tiny --binaries "$1" --python "$work/python" --variants eager --precisions fp32,bf16 \
-    --total 540 --out "$work/out" >"$work/said" 2>"$work/progress"
+    --total 840 --out "$work/out" >"$work/said" 2>"$work/progress"
 code=$?
 cat "$work/progress"
 table=$(ls "$work"/out/*.md) || exit 1
