@@ -15,24 +15,37 @@ from training import Run, arguments
 LATENTS = (clips.PICTURES + 3) // 4
 
 
-def stretch(rng, latents, total):
-    """Where a stretch of latents begins; often at the end, where bodies rest and their shape is seen best."""
+def stretch(rng, total):
+    """Begin and length of a stretch of latents; often the end, where bodies rest and their shape is seen best."""
     kind = rng.random()
-    return 0 if kind < 0.15 else total - latents if kind < 0.5 else int(rng.integers(0, total - latents + 1))
+    if kind < 0.5:
+        return total - 2, 2
+    return (0, 3) if kind < 0.65 else (int(rng.integers(0, total - 3)), 4)
 
 
-def video_step(run, decoder, clip, latent, noise, scale):
-    """One stretch of each clip; between others, the first and the last latent frame are context only."""
-    count, total = (3 if scale == 2 else int(run.rng.integers(3, 6))), LATENTS
-    begin = stretch(run.rng, count, total)
-    z = latent[:, :, begin : begin + count]
+def video_step(run, decoder, clip, latent, begin, noise, scale):
+    """A stretch of each clip; between others, the first and the last latent frame are context only."""
+    z, count = latent, latent.shape[2]
     z = z + noise * torch.rand(len(z), 1, 1, 1, 1) * torch.randn_like(z)
     y = decoder(z, first_chunk=begin == 0)
     first = 0 if begin == 0 else 4 * begin - 3
     truth = np.stack([clips.pictures(c, first, y.shape[2], scale) for c in clip])
     x = torch.from_numpy(truth).permute(0, 4, 1, 2, 3) * 2 - 1
-    front, back = (0 if begin == 0 else 4), (0 if begin + count == total else 4)
+    front, back = (0 if begin == 0 else 4), (0 if begin + count == LATENTS else 4)
     y, x = (t[:, :, front : t.shape[2] - back] for t in (y, x))
+    run.descend(video_loss(y, x, True), l1=(y - x).abs().mean())
+
+
+def picture_step(run, wan, decoder, count, noise, scale):
+    """Single pictures, new ones every time, as if clips began with them. A clip costs what a dozen of these do, and
+    differs in shape and colour but once.
+    """
+    drawn, at = [clips.draw_clip(run.rng) for _ in range(count)], run.rng.integers(clips.PICTURES, size=count)
+    truth = np.stack([clips.pictures(c, int(t), 1, scale) for c, t in zip(drawn, at)])
+    x = torch.from_numpy(truth).permute(0, 4, 1, 2, 3) * 2 - 1
+    with torch.no_grad():
+        z = wan(x)
+    y = decoder(z + noise * torch.rand(count, 1, 1, 1, 1) * torch.randn_like(z))
     run.descend(video_loss(y, x, True), l1=(y - x).abs().mean())
 
 
@@ -54,9 +67,10 @@ def main():
     p.add_argument("--noise", type=float, default=0.35)
     p.add_argument("--rate", type=float, default=1e-3)
     options = p.parse_args()
-    (_, turbo), oobleck = trained(options)
+    (wan, turbo), oobleck = trained(options)
     decoder = (turbo if options.what == "video" else oobleck.decoder).requires_grad_(True)
-    run = Run(f"{options.what}_decoder", options, decoder, rate=options.rate, ema=0.995, fall=0.6, betas=(0.9, 0.99))
+    run = Run(f"{options.what}_decoder", options, decoder, rate=options.rate, ema=0.99, fall=0.6, betas=(0.9, 0.99),
+              muon=[(p, 1) for p in decoder.parameters() if p.ndim == 5] if options.what == "video" else [])
     shards, seen = [], set()
     while run.going():
         if run.step % 100 == 0 or not shards:
@@ -68,18 +82,25 @@ def main():
                     seen.add(path.name)
                     shard["clips"] = pickle.loads(shard["clips"])
                     shards.append(shard)
+        if options.what == "video" and run.rng.random() < 0.5:
+            large = run.rng.random() < 0.15
+            picture_step(run, wan, decoder, 12 if large else 48, options.noise, 2 if large else 1)
+            continue
         doubled = [s for s in shards if "large" in s]
-        large = options.what == "video" and bool(doubled) and run.rng.random() < 0.25
+        large = options.what == "video" and bool(doubled) and run.rng.random() < 0.15
         choice = doubled if large else shards
         shard = choice[int(run.rng.integers(len(choice)))]
-        count = options.batch or (4 if options.what == "video" else 8)
-        which = run.rng.integers(len(shard["clips"]), size=max(1, count // 2) if large else count)
+        count = options.batch or (6 if options.what == "video" else 8)
+        begin, length = stretch(run.rng, LATENTS)
+        if options.what == "video":
+            count = count * 3 // length // (3 if large else 1)
+        which = run.rng.integers(len(shard["clips"]), size=count)
         clip = [shard["clips"][i] for i in which]
         if options.what == "audio":
             audio_step(run, decoder, clip, shard["audio"][which].float(), options.noise)
         else:
-            latent = shard["large" if large else "video"][which].float()
-            video_step(run, decoder, clip, latent, options.noise, 2 if large else 1)
+            latent = shard["large" if large else "video"][which, :, begin : begin + length].float()
+            video_step(run, decoder, clip, latent, begin, options.noise, 2 if large else 1)
 
 
 if __name__ == "__main__":

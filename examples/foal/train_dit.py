@@ -2,7 +2,7 @@
 
 base: velocity of picture and sound together, part of the time with the first picture or the sound given clean, and
 with the negative prompt instead of the real one.
-distill: the same network learns what base says with guidance, where the re-noising sampler of few steps takes it.
+distill: the same network learns to say at once where base with guidance ends, from the levels of few-step sampling.
 540p_sr: from the blurred and noised small latents to those of the large pictures.
 """
 import pickle
@@ -114,32 +114,42 @@ def base_step(run, model, pool, batch):
     run.descend(lv + SOUND * la, every=100, video=lv.detach(), audio=la.detach())
 
 
+def led(model, x, a, text, given, begin, end):
+    """Picture and sound at noise level `end`, where these of level `begin` move; what is given stays."""
+    v, u = model(x, a, text)
+    wv, wa = given
+    return x + wv * column(end - begin, x) * v, a + wa * column(end - begin, a) * u
+
+
 def distill_step(run, model, teacher, pool, batch, steps=8, guidance=2.0):
+    """Consistency along the teacher's path: from a level of the few-step sampler the student must say at once what it
+    says one level further on, where base with guidance leads; from the last level, what base ends with."""
     which, text = pool.batch(run.rng, batch)
-    # As the few-step sampler goes with the student as it is: what the student will be shown.
-    kind = run.rng.random()
-    image = pool.latents(which, "video")[:, :, :1] if kind < 0.15 else None
-    video, audio, sound = torch.randn(batch, 48, LATENTS, 4, 4), torch.randn(batch, clips.PICTURES, 64), kind > 0.85
-    if sound:
-        audio = pool.latents(which, "audio") + 0.1 * audio
-    shown = []
-    sampling.base(model, video, audio, text, steps=steps, image=image, audio_fixed=sound,
-                  fresh=lambda what, i: torch.randn_like(video if what == "video" else audio),
-                  watch=lambda i, v, a: shown.append((v, a)))
-    pick = torch.from_numpy(run.rng.permutation(steps * batch)[: 3 * batch])
-    x, a = (torch.cat(part)[pick] for part in zip(*shown))
-    text = text.repeat(steps, 1, 1)[pick]
+    video, audio = pool.latents(which, "video"), pool.latents(which, "audio")
+    levels = torch.tensor(sampling.levels(steps))
+    at = torch.from_numpy(run.rng.permutation(np.arange(batch) % steps))
+    begin, end = levels[at], levels[at + 1]
+    given = conditions(run.rng, batch)
     with torch.no_grad():
-        v, u = teacher(x, a, text)
-        nv, nu = teacher(x, a, pool.negative.expand(len(pick), -1, -1))
-        v, u = nv + guidance * (v - nv), nu + guidance * (u - nu)
-    wv, wa = torch.ones_like(x[:, :1, :, :1, :1]), torch.ones_like(a[:, :1, :1])
-    if image is not None:
-        wv[:, :, 0] = 0
-    if sound:
-        wa[:] = 0
+        if run.rng.random() < 0.5:  # what re-noising goes on with is not a real clip but the student's word
+            before = levels[(at - 1).clamp(min=0)]
+            x, a, _, _, *free = noised(video, audio, before, before, *given)
+            x, a = led(model, x, a, text, free, before, torch.zeros(batch))
+            video = torch.where(column(at == 0, video), video, x)
+            audio = torch.where(column((at == 0) | given[1], audio), audio, a)
+        x, a, _, _, *free = noised(video, audio, begin, begin, *given)
+
+        def guided(x, a, text):
+            v, u = teacher(x, a, text)
+            nv, nu = teacher(x, a, pool.negative.expand(batch, -1, -1))
+            return nv + guidance * (v - nv), nu + guidance * (u - nu)
+
+        middle = led(guided, x, a, text, free, begin, (begin + end) / 2)
+        further = led(lambda *_: guided(*middle, text), x, a, text, free, begin, end)
+        goal_x, goal_a = led(run.ema, *further, text, free, end, torch.zeros(batch))
+        v, u = (x - goal_x) / column(begin, x), (a - goal_a) / column(begin, a)
     made_v, made_u = model(x, a, text)
-    lv, la = error(made_v, v, wv), error(made_u, u, wa)
+    lv, la = error(made_v, v, free[0]), error(made_u, u, free[1])
     run.descend(lv + SOUND * la, every=20, video=lv, audio=la)
 
 
@@ -179,14 +189,14 @@ def main():
     run = Run(options.variant, options, model, options.rate, ema=0.998 if options.variant == "base" else 0.99,
               fall=0.35, betas=(0.9, 0.95), muon=[(m.weight, m.experts) for m in model.modules()
                                                           if isinstance(m, networks.ExpertLinear)])
-    for layer in model.block.layers if options.variant != "distill" else []:  # a third faster
-        layer.attention.compile(dynamic=True)
-        layer.mlp.compile(dynamic=True)
     pool = Pool(options, "large" if options.variant == "540p_sr" else "small")
     print("parameters", sum(q.numel() for q in model.parameters()), "clips", SHARD * len(pool.shards), flush=True)
     if options.variant == "distill":
         teacher = network("base").eval().requires_grad_(False)
         teacher.load_state_dict(torch.load(options.work / "base.pt", weights_only=False)["ema"])
+    for layer in model.block.layers if options.variant != "distill" else []:  # a third faster
+        layer.attention.compile(dynamic=True)
+        layer.mlp.compile(dynamic=True)
     while run.going():
         if run.step % 100 == 0:
             pool.look()

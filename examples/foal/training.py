@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 def arguments(about, minutes):
     p = argparse.ArgumentParser(description=about)
     p.add_argument("--work", type=Path, required=True, help="folder of checkpoints and latents")
-    p.add_argument("--minutes", type=float, default=minutes, help="of training, in all")
+    p.add_argument("--minutes", type=float, default=minutes, help="of training, in all, as its core counts them")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     p.add_argument("--start", type=Path, help="begin with the weights of another run's checkpoint")
     p.add_argument("--seed", type=int, default=1)
@@ -29,7 +29,8 @@ def settings():
 class Muon(torch.optim.Optimizer):
     """Momentum, of which each matrix is replaced by nearly the nearest orthogonal one (five steps of Newton and Schulz).
 
-    The changes are scaled to AdamW's usual size. A stack of experts is that many matrices.
+    The changes are scaled to AdamW's usual size. A stack of experts is that many matrices; of a convolution each output
+    is a row.
     """
 
     def __init__(self, parameters, rate, momentum=0.95):
@@ -53,12 +54,13 @@ class Muon(torch.optim.Optimizer):
             mean = self.state[p].setdefault("mean", torch.zeros_like(p))
             mean.lerp_(p.grad, 1 - self.momentum)
             ahead = p.grad.lerp(mean, self.momentum)
-            for part, change in zip(p.chunk(group["parts"]), ahead.chunk(group["parts"])):
+            for part, change in zip(p.flatten(1).chunk(group["parts"]), ahead.flatten(1).chunk(group["parts"])):
                 part.add_(self.orthogonal(change), alpha=-0.2 * max(change.shape) ** 0.5 * group["lr"])
 
 
 class Run:
-    """A loop that lasts a number of minutes over any number of starts.
+    """A loop that lasts a number of minutes over any number of starts: minutes of its core, so that other work there
+    does not eat its schedule.
 
     Learning rate: up over the first steps, flat, then down over the last `fall` of the time.
     """
@@ -89,10 +91,10 @@ class Run:
             self.step, self.spent = state["step"], state["spent"]
         torch.manual_seed(options.seed * 1_000_003 + self.step)
         self.rng = np.random.default_rng([options.seed, self.step])
-        self.begin, self.saved, self.sums = time.monotonic() - self.spent, time.monotonic(), {}
+        self.begin, self.saved, self.sums = time.process_time() - self.spent, time.monotonic(), {}
 
     def share(self):
-        return min(1.0, (time.monotonic() - self.begin) / self.budget)
+        return min(1.0, (time.process_time() - self.begin) / self.budget)
 
     def going(self):
         if time.monotonic() - self.saved > 180:
@@ -103,7 +105,7 @@ class Run:
         return True
 
     def save(self):
-        self.spent = time.monotonic() - self.begin
+        self.spent = time.process_time() - self.begin
         partial = self.path.with_suffix(".partial")
         torch.save(dict(model=self.model.state_dict(), ema=self.ema.state_dict(), step=self.step, spent=self.spent,
                         optimisers=[o.state_dict() for o in self.optimisers]), partial)
@@ -131,5 +133,5 @@ class Run:
             self.sums[key] = self.sums.get(key, 0.0) + float(value.detach())
         if self.step % every == 0:
             told = " ".join(f"{k} {v / every:.4f}" for k, v in self.sums.items())
-            print(f"{self.name} {self.step} {time.monotonic() - self.begin:.0f}s rate {rate:.1e} {told}", flush=True)
+            print(f"{self.name} {self.step} {time.process_time() - self.begin:.0f}s rate {rate:.1e} {told}", flush=True)
             self.sums = {}
