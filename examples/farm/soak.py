@@ -30,9 +30,15 @@ with tempfile.TemporaryDirectory() as work:
     run = subprocess.Popen([gallop, "run", "soak.yaml", "--out", "run", "--slots", str(slots), "--threads",
                             str(slots)], stdout=subprocess.DEVNULL, stderr=open("log", "w"), env=environment)
 
+    ticks = os.sysconf("SC_CLK_TCK")
+
     def processes():
         children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         return [run.pid] + [int(child) for child in children]
+
+    def cpu_seconds(stat):
+        fields = pathlib.Path(stat).read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / ticks
 
     def look(pid):
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
@@ -42,13 +48,11 @@ with tempfile.TemporaryDirectory() as work:
     seen = {}
     journal = pathlib.Path("run/journal.jsonl")
     done = offset = 0
-    busy = 0.0
-    ticks = os.sysconf("SC_CLK_TCK")
+    busy = [0.0, 0.0]
     print(f"{'clips':>6} {'seconds':>8}   resident megabytes / open files: coordinator, then each renderer")
     while run.poll() is None:
         try:
-            fields = pathlib.Path(f"/proc/{run.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            busy = (int(fields[11]) + int(fields[12])) / ticks
+            busy = [cpu_seconds(f"/proc/{run.pid}/stat"), cpu_seconds(f"/proc/{run.pid}/task/{run.pid}/stat")]
         except (FileNotFoundError, ProcessLookupError):
             pass
         if journal.exists():
@@ -69,8 +73,10 @@ with tempfile.TemporaryDirectory() as work:
         time.sleep(0.05)
     if run.returncode != 0:
         sys.exit(f"gallop run ended with {run.returncode}: {open('log').read()[-2000:]}")
-    print(f"coordinator and agent, one process: {busy / done * 1e6:.0f} microseconds of CPU a clip, "
-          f"{100 * busy / (time.time() - started):.2f} % of a core")
+    for what, seconds in (("coordinator and agent, their thread", busy[1]),
+                          ("the other threads of that process (journal, report with its pictures)", busy[0] - busy[1])):
+        print(f"{what}: {seconds / done * 1e6:.0f} microseconds of CPU a clip, "
+              f"{100 * seconds / (time.time() - started):.2f} % of a core")
     first, last = seen[marks[0]], seen[max(seen)]
     for (rss, files), (rss_end, files_end) in zip(first, last):
         # A journal's worth of a coordinator's memory is bytes an item; a renderer has no reason at all.

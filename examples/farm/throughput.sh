@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# The same COUNT mixed tiny items three ways on this machine, one after the other: a shell loop of single
-# `gallop run`s, a split into as many fixed shares as ranks, and one run of RANKS ranks.
-# Usage: examples/farm/throughput.sh GALLOP [COUNT] [RANKS]
+# The same COUNT mixed tiny items three ways on this machine: a shell loop of single `gallop run`s (once), and in
+# turns, ROUNDS times, a static split (each of RANKS ranks of mpirun runs a share of its own) and one run of RANKS
+# ranks. Prints medians.
+# Usage: examples/farm/throughput.sh GALLOP [COUNT] [RANKS] [ROUNDS]
 set -euo pipefail
 gallop=$(readlink -f "$1")
 count=${2:-200}
 ranks=${3:-4}
+rounds=${4:-3}
 tree=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -29,28 +31,33 @@ for rank in range(ranks):
     write(f"share-{rank}.yaml", items[rank * share:(rank + 1) * share])
 P
 
-run() { "$gallop" run --threads 1 "$@" >>out 2>>log; }
 loop() {
     # As many at a time as the others have ranks.
     printf '%s\n' single-*.yaml | xargs -P "$ranks" -I{} "$gallop" run --threads 1 {} --out loop/{} >>out 2>>log
 }
 split() {
-    for ((rank = 0; rank < ranks; ++rank)); do run "share-$rank.yaml" --out "split/$rank" & done
-    wait
+    # Each share is a run of its own: what tells of the other ranks is taken from its environment.
+    mpirun --oversubscribe -n "$ranks" bash -c 'rank=$OMPI_COMM_WORLD_RANK; unset "${!OMPI_@}" "${!PMIX_@}"
+        exec "$0" run --threads 1 "share-$rank.yaml" --out "split/$rank"' "$gallop" >>out 2>>log
 }
 farm() { mpirun --oversubscribe -n "$ranks" "$gallop" run --threads 1 farm.json --out farm >>out 2>>log; }
 
-printf '%-40s %8s %12s\n' "$count clips, $ranks at a time, $(nproc) cores" seconds clips/hour
-for how in loop split farm; do
+for how in loop $(for ((i = 0; i < rounds; ++i)); do echo split farm farm split; done); do
+    rm -rf "$how"
     start=$EPOCHREALTIME
     $how
-    seconds=$(awk "BEGIN {print $EPOCHREALTIME - $start}")
-    made=$(find $how -name '*.mp4' | wc -l)
+    awk "BEGIN {print $EPOCHREALTIME - $start}" >>"seconds-$how"
+    made=$(find "$how" -name '*.mp4' | wc -l)
     [ "$made" -eq "$count" ] || { echo "$how made $made clips"; tail log; exit 1; }
+done
+printf '%-40s %8s %18s %12s\n' "$count clips, $ranks at a time, $(nproc) cores" seconds "least to most" clips/hour
+for how in loop split farm; do
     case $how in
         loop) name="a gallop run for each item" ;;
-        split) name="$ranks fixed shares" ;;
+        split) name="mpirun -n $ranks, fixed shares" ;;
         farm) name="mpirun -n $ranks gallop run" ;;
     esac
-    printf '%-40s %8.1f %12.0f\n' "$name" "$seconds" "$(awk "BEGIN {print 3600 * $count / $seconds}")"
+    sort -n "seconds-$how" | awk -v name="$name" -v count="$count" '{all[NR] = $1} END {
+        median = (all[int((NR + 1) / 2)] + all[int(NR / 2) + 1]) / 2
+        printf "%-40s %8.1f %18s %12.0f\n", name, median, sprintf("%.1f to %.1f", all[1], all[NR]), 3600 * count / median}'
 done

@@ -193,8 +193,9 @@ bool Driver::step(double now) {
     for (const coordinator::Action& action : actions) act(action);
     if (now >= next_ping_) {
         next_ping_ = now + ping_seconds;
+        static const std::string ping = message::to_text(message::Ping{});
         for (int rank = 0; rank < link_.size(); ++rank)
-            if (!lost(rank)) say(rank, message::Ping{});
+            if (!lost(rank)) link_.send(rank, ping);
     }
     show(now);
     return !actions.empty();

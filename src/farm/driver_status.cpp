@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "core/log.hpp"
 #include "farm/driver.hpp"
@@ -10,6 +11,7 @@ namespace {
 
 constexpr double disk_seconds = 1;
 constexpr double show_seconds = 2;
+constexpr double show_share = 0.005;  ///< of the time, at most, goes into the status
 
 }  // namespace
 
@@ -28,8 +30,7 @@ const std::string& Driver::name_of_item(coordinator::ItemIndex item) {
     if (!fresh) return name->second;
     try {
         const PlanRow& row = start_.plan.rows[item];
-        name->second =
-            read_planned_item(start_.directory, start_.config, row.offset, row.bytes).item.name;
+        name->second = read_planned_name(start_.directory, start_.config, row.offset, row.bytes);
     } catch (const std::exception& failed) {
         log_warning("{}", failed.what());
     }
@@ -118,15 +119,16 @@ void Driver::show(double now) {
     } catch (const std::exception&) {
         return;  // the next step ends the run
     }
+    const double begun = seconds_now();
     const RunStatus seen = status(now);
     write_status(start_.directory, seen);
     line_.show(seen, now);
     // Names of items that nobody works on any more.
-    std::erase_if(names_, [&](const auto& entry) {
-        const std::string id = id_of_item(entry.first);
-        return std::none_of(seen.slots.begin(), seen.slots.end(),
-                            [&](const SlotStatus& slot) { return slot.id == id; });
-    });
+    std::set<std::string_view> shown;
+    for (const SlotStatus& slot : seen.slots) shown.insert(slot.id);
+    std::erase_if(names_,
+                  [&](const auto& entry) { return !shown.contains(id_of_item(entry.first)); });
+    next_show_ = now + std::max(show_seconds, (seconds_now() - begun) / show_share);
 }
 
 void Driver::sign_off(double now) {

@@ -33,8 +33,8 @@ struct JournalContent {
 JournalContent read_journal(std::string_view text);
 
 /// The append-only truth of a run. Lines are written by a thread of its own, as many at a time as
-/// have come while the disk was busy, with one fsync for all of them; so a slow disk delays no one
-/// who does not ask to wait.
+/// have come within some milliseconds or while the disk was busy, with one fsync for all of them; so
+/// a slow disk delays no one who does not ask to wait.
 class Journal {
 public:
     /// Opens or makes the file; a truncated last line is cut off and said. Throws DiskError, Error.
@@ -59,8 +59,9 @@ private:
     Handle<int, detail::close_descriptor, -1> descriptor_;
     std::uint64_t bytes_ = 0;   ///< on disk for certain
     mutable std::mutex mutex_;  ///< guards what follows up to the thread
-    std::condition_variable changed_;
+    std::condition_variable changed_, hurry_;
     std::string waiting_;
+    int hurried_ = 0;  ///< callers of flush
     bool writing_ = false;
     bool closing_ = false;
     std::exception_ptr failure_;

@@ -177,6 +177,19 @@ Item item_of(const Json& line, const RunConfig& config) {
     return item;
 }
 
+std::string place_of(const fs::path& run, std::uint64_t offset) {
+    return fmt::format("{}: byte {}", (run / "items.lock.jsonl").string(), offset);
+}
+
+std::string read_line(const fs::path& run, const RunConfig& config, std::uint64_t offset,
+                      std::uint32_t bytes) {
+    if (offset > config.lock_bytes || bytes > config.lock_bytes - offset || bytes > longest_line)
+        throw_input_error("{}: no item stands there", place_of(run, offset));
+    std::string line(bytes, '\0');
+    InputFile(run / "items.lock.jsonl").read(offset, std::as_writable_bytes(std::span(line)));
+    return line;
+}
+
 }  // namespace
 
 const char* name_of(Precision precision) {
@@ -284,13 +297,16 @@ PlannedItem parse_lock_line(std::string_view line, const RunConfig& config,
 
 PlannedItem read_planned_item(const fs::path& run, const RunConfig& config, std::uint64_t offset,
                               std::uint32_t bytes) {
-    const fs::path path = run / "items.lock.jsonl";
-    const std::string place = fmt::format("{}: byte {}", path.string(), offset);
-    if (offset > config.lock_bytes || bytes > config.lock_bytes - offset || bytes > longest_line)
-        throw_input_error("{}: no item stands there", place);
-    std::string line(bytes, '\0');
-    InputFile(path).read(offset, std::as_writable_bytes(std::span(line)));
-    return parse_lock_line(line, config, place);
+    return parse_lock_line(read_line(run, config, offset, bytes), config, place_of(run, offset));
+}
+
+std::string read_planned_name(const fs::path& run, const RunConfig& config, std::uint64_t offset,
+                              std::uint32_t bytes) {
+    const Json line = Json::parse(read_line(run, config, offset, bytes), nullptr, false);
+    const auto name = line.find("name");
+    if (name == line.end() || !name->is_string())
+        throw_input_error("{}: not an item of a plan", place_of(run, offset));
+    return *name;
 }
 
 }  // namespace gallop

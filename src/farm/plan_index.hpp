@@ -54,7 +54,11 @@ PlanIndex read_plan_index(const std::filesystem::path& run, const RunConfig& con
 PlannedItem read_planned_item(const std::filesystem::path& run, const RunConfig& config,
                               std::uint64_t offset, std::uint32_t bytes);
 
-/// The same of a line that has been read. `place` names it in messages.
+/// What a person calls that item. Nothing else of the line is looked at.
+std::string read_planned_name(const std::filesystem::path& run, const RunConfig& config,
+                              std::uint64_t offset, std::uint32_t bytes);
+
+/// The same as `read_planned_item` of a line that has been read. `place` names it in messages.
 PlannedItem parse_lock_line(std::string_view line, const RunConfig& config,
                             const std::string& place);
 

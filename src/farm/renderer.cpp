@@ -12,11 +12,14 @@
 #include <utility>
 
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/check.hpp"
 #include "core/device_error.hpp"
+#include "core/files.hpp"
+#include "core/handle.hpp"
 #include "core/log.hpp"
 #include "farm/messages.hpp"
 #include "farm/render_item.hpp"
@@ -41,6 +44,7 @@ public:
 
     ~RendererProcessLoop() {
         leaving_ = true;
+        ::eventfd_write(wake_.get(), 1);
         talker_.join();
     }
 
@@ -133,16 +137,18 @@ private:
     }
 
     void talk() {
+        using std::chrono::milliseconds;
         auto next_beat = Clock::now();
         while (!leaving_) {
             const auto now = Clock::now();
             if (now >= next_beat) {
                 beat();
-                next_beat =
-                    now + std::chrono::milliseconds(static_cast<int>(options_.beat_seconds * 1000));
+                next_beat = now + milliseconds(static_cast<int>(options_.beat_seconds * 1000));
             }
-            pollfd end{options_.descriptor, POLLIN, 0};
-            if (::poll(&end, 1, 20) > 0) listen();
+            const auto patience = std::chrono::ceil<milliseconds>(next_beat - now);
+            pollfd ends[] = {{options_.descriptor, POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+            if (::poll(ends, 2, static_cast<int>(patience.count())) > 0 && ends[0].revents != 0)
+                listen();
         }
     }
 
@@ -204,6 +210,7 @@ private:
     Progress progress_;
     std::atomic<bool> abandon_{false};
     std::atomic<bool> leaving_{false};
+    Handle<int, detail::close_descriptor, -1> wake_{::eventfd(0, EFD_CLOEXEC)};  // of the talker
     std::thread talker_;  // last: it uses all of the above
 };
 

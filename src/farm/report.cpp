@@ -1,7 +1,11 @@
 #include "farm/report.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <future>
+#include <mutex>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -139,31 +143,51 @@ private:
                     {"seconds", done.value("seconds", Json::object()).value("total", 0.0)},
                     {"video", clip_path("..", what.id).generic_string()}};
         if (!planned.cell.is_null()) row["cell"] = planned.cell;
-        const std::string strip = strip_of(what.id);
-        if (!strip.empty()) row["strip"] = strip;
         rows_.push_back(std::move(row));
         ++figures_.clips;
     }
 
-    /// The strip's path as the page names it, made when it is not there; "" for none.
-    std::string strip_of(const std::string& id) {
+    /// The rows' contact strips: those that are there, and those that can be made in time.
+    void add_strips() {
+        std::atomic<std::size_t> next = 0;
+        const auto work = [&] {
+            ReportCount count;
+            for (std::size_t i = next++; i < rows_.size(); i = next++) add_strip(rows_[i], count);
+            return count;
+        };
+        std::vector<std::future<ReportCount>> workers;
+        for (std::size_t i = 0; i < std::min(options_.threads, rows_.size()); ++i)
+            workers.push_back(std::async(std::launch::async, work));
+        for (std::future<ReportCount>& worker : workers) {
+            const ReportCount count = worker.get();
+            count_.made += count.made;
+            count_.missing += count.missing;
+        }
+    }
+
+    void add_strip(Json& row, ReportCount& count) const {
+        const std::string id = row["id"];
         const std::string path =
             fmt::format("strips/{}/{}/{}.jpg", id.substr(0, 2), id.substr(2, 2), id);
-        if (fs::exists(folder_ / path)) return path;
+        bool there = fs::exists(folder_ / path);
         try {
-            if (seconds_since(start_) < options_.thumbnail_seconds) {
+            if (!there && seconds_since(start_) < options_.thumbnail_seconds &&
+                !options_.stop.stop_requested()) {
                 write_jpeg(folder_ / path, contact_strip(clip_path(history_.directory(), id)));
-                ++count_.made;
-                return path;
+                ++count.made;
+                there = true;
             }
         } catch (const InputError& damaged) {
             log_warning("no picture of a clip for the report: {}", damaged.what());
         }
-        ++count_.missing;
-        return "";
+        if (there)
+            row["strip"] = path;
+        else
+            ++count.missing;
     }
 
     void write_script() {
+        add_strips();
         std::string text = "gallop_clips([\n";
         for (const Json& row : rows_) text += script_json(row) + ",\n";
         figures_.data.push_back(name(figures_.data.size()));
@@ -195,34 +219,26 @@ ReportCount write_report(const fs::path& run, const ReportOptions& options) {
     return count;
 }
 
-LiveReport::LiveReport(fs::path run, double interval_seconds)
-    : run_(std::move(run)),
-      interval_seconds_(interval_seconds),
-      thread_([this] { write_now_and_then(); }) {}
-
-LiveReport::~LiveReport() {
-    {
-        const std::lock_guard hold(mutex_);
-        ended_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-}
-
-void LiveReport::write_now_and_then() {
-    // Linux counts priorities by thread: rendering goes first.
-    ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 10);
-    std::unique_lock hold(mutex_);
-    const auto interval = std::chrono::duration<double>(interval_seconds_);
-    while (!changed_.wait_for(hold, interval, [this] { return ended_; })) {
-        hold.unlock();
-        try {
-            write_report(run_, {.thumbnail_seconds = live_thumbnail_seconds});
-        } catch (const std::exception& failed) {
-            log_warning("no report this time: {}", failed.what());
-        }
-        hold.lock();
-    }
-}
+LiveReport::LiveReport(const fs::path& run, double least_seconds, double most_seconds)
+    : thread_([=](const std::stop_token& ended) {
+          // Linux counts priorities by thread: rendering goes first.
+          ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 3);
+          const Clock::time_point start = Clock::now();
+          std::mutex mutex;
+          std::condition_variable_any clock;
+          std::unique_lock hold(mutex);
+          for (;;) {
+              const double pause =
+                  std::clamp(seconds_since(start) / 4, least_seconds, most_seconds);
+              clock.wait_for(hold, ended, std::chrono::duration<double>(pause),
+                             [] { return false; });
+              if (ended.stop_requested()) return;
+              try {
+                  write_report(run, {live_thumbnail_seconds, 1, ended});
+              } catch (const std::exception& failed) {
+                  log_warning("no report this time: {}", failed.what());
+              }
+          }
+      }) {}
 
 }  // namespace gallop

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <condition_variable>
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <limits>
-#include <mutex>
+#include <stop_token>
 #include <thread>
 
 namespace gallop {
@@ -12,6 +12,10 @@ namespace gallop {
 struct ReportOptions {
     /// Contact strips are made for so long at most; the next report makes the others.
     double thumbnail_seconds = std::numeric_limits<double>::infinity();
+    /// So many threads make them.
+    std::size_t threads = std::max(1U, std::thread::hardware_concurrency());
+    /// No more are begun once this is asked for.
+    std::stop_token stop = {};
 };
 
 struct ReportCount {
@@ -29,24 +33,15 @@ struct ReportCount {
 ReportCount write_report(const std::filesystem::path& run, const ReportOptions& options = {});
 
 /// Writes the report of a run that is under way now and then, on a thread of its own at low
-/// priority. What goes wrong is said in the log and does not touch the run.
+/// priority: often at first, later when a quarter of the time so far has gone by again. So the report
+/// of the end finds most contact strips made. What goes wrong is said in the log and does not touch
+/// the run. The destructor waits for a report that is being written, which makes no more strips.
 class LiveReport {
 public:
-    LiveReport(std::filesystem::path run, double interval_seconds);
-    LiveReport(const LiveReport&) = delete;
-    LiveReport& operator=(const LiveReport&) = delete;
-    /// Waits for a report that is being written.
-    ~LiveReport();
+    LiveReport(const std::filesystem::path& run, double least_seconds, double most_seconds);
 
 private:
-    void write_now_and_then();
-
-    std::filesystem::path run_;
-    double interval_seconds_;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool ended_ = false;
-    std::thread thread_;  ///< last: it reads the others
+    std::jthread thread_;
 };
 
 }  // namespace gallop

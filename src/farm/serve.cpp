@@ -27,14 +27,16 @@ namespace fs = std::filesystem;
 
 /// How long the end waits for ranks to leave, beyond what their renderers may take.
 constexpr double leave_seconds = 5;
-constexpr double report_seconds = 120;               // between reports of a run under way
+constexpr double report_seconds = 2;                 // between reports of a run under way, first
+constexpr double late_report_seconds = 120;          // and at most
 constexpr std::size_t quick_report_items = 100'000;  // whose report takes no more than seconds
 
 /// Sleeps until something is likely to be there: a renderer's message, a signal, or, on a link that
-/// wakes nobody, a while that doubles from 10 µs to 5 ms as long as nothing comes.
+/// wakes nobody, a while that doubles from 0.2 ms to `longest` seconds as long as nothing comes.
 class Waiter {
 public:
-    Waiter(bool polling, int wake) : polling_(polling), wake_(wake) {}
+    Waiter(bool polling, int wake, double longest = 5e-3)
+        : polling_(polling), wake_(wake), longest_(longest) {}
 
     /// `happened`: something was there this time, and may have left something to do.
     void wait(bool happened, const Agent* agent) {
@@ -42,7 +44,7 @@ public:
             pause_ = shortest;
             return;
         }
-        pause_ = polling_ ? std::min(2 * pause_, longest) : idle;
+        pause_ = polling_ ? std::min(2 * pause_, longest_) : idle;
         descriptors_.assign(1, {wake_, POLLIN, 0});
         if (agent != nullptr) agent->add_descriptors(descriptors_);
         const timespec patience{0, static_cast<long>(pause_ * 1e9)};
@@ -54,12 +56,12 @@ public:
     }
 
 private:
-    static constexpr double shortest = 10e-6;
-    static constexpr double longest = 5e-3;
+    static constexpr double shortest = 200e-6;
     static constexpr double idle = 50e-3;
     bool polling_;
-    double pause_ = shortest;
     int wake_;
+    double longest_;
+    double pause_ = shortest;
     std::vector<pollfd> descriptors_;
 };
 
@@ -133,7 +135,7 @@ private:
         for (int rank = 1; rank < link_.size(); ++rank)
             link_.send(rank, message::to_text(message::Begin{directory_.string()}));
         agent_->begin(now);
-        report_.emplace(directory_, report_seconds);
+        report_.emplace(directory_, report_seconds, late_report_seconds);
         const double left = job_seconds_left();
         if (left < coordinator::forever) driver_.job_ends_in(left, now);
     }
@@ -282,7 +284,8 @@ bool attend(ServeOptions options, Link& link, const StopSignals& signals) {
     // After a signal rank 0 says what is to be done; when it does not, the agent leaves by itself.
     constexpr double orders_seconds = 5;
     std::optional<Agent> agent;
-    Waiter waiter(true, signals.descriptor());
+    // Its slots hold items ahead, so orders may wait; every look takes the renderers' time.
+    Waiter waiter(true, signals.descriptor(), 20e-3);
     double heard = seconds_now();
     constexpr double never = std::numeric_limits<double>::infinity();
     double stop_at = never;  // if rank 0 gives no order

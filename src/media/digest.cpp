@@ -37,8 +37,13 @@ std::array<std::uint8_t, 32> Sha256::finish() {
 }
 
 std::string to_hex(std::span<const std::uint8_t> bytes) {
+    static constexpr std::string_view digits = "0123456789abcdef";
     std::string text;
-    for (const std::uint8_t byte : bytes) text += fmt::format("{:02x}", byte);
+    text.reserve(2 * bytes.size());
+    for (const std::uint8_t byte : bytes) {
+        text += digits[byte >> 4U];
+        text += digits[byte & 15U];
+    }
     return text;
 }
 

@@ -23,8 +23,8 @@ const std::string id = "00112233445566778899aabbccddeeff";
 
 TEST(Messages, AreOneObjectWithVersionAndKind) {
     EXPECT_EQ(to_text(Revoke{2, {7, 9}, true}),
-              R"({"begun":true,"items":[7,9],"kind":"revoke","slot":2,"v":1})");
-    EXPECT_EQ(to_text(Ping{}), R"({"kind":"ping","v":1})");
+              R"({"v":1,"kind":"revoke","slot":2,"items":[7,9],"begun":true})");
+    EXPECT_EQ(to_text(Ping{}), R"({"v":1,"kind":"ping"})");
 }
 
 TEST(Messages, ComeBackAsTheyWere) {

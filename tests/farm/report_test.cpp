@@ -127,12 +127,12 @@ TEST_F(ReportTest, IsWrittenNowAndThenWhileARunIsLive) {
     TestRun run(1);
     run.attempt(1);
     {
-        const LiveReport live(run.path(), 0.02);
+        const LiveReport live(run.path(), 0.02, 0.02);
         for (int wait = 0; wait < 500 && !fs::exists(run.path() / "report" / "index.html"); ++wait)
             std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     EXPECT_TRUE(fs::exists(run.path() / "report" / "index.html"));
-    const LiveReport nowhere(run.folder() / "missing", 0.001);  // says so and goes on
+    const LiveReport nowhere(run.folder() / "missing", 0.001, 0.001);  // says so and goes on
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
 }
 
