@@ -210,17 +210,36 @@ std::optional<SlurmJob> slurm_job(const fs::path& run) {
     job.id = found->is_string() ? found->get<std::string>() : found->dump();
     if (job.id.empty() || job.id.find_first_not_of("0123456789_") != std::string::npos)
         return job;  // goes into a command below
-    std::FILE* pipe =
-        ::popen(("timeout 10 squeue -h -j " + job.id + " -o '%T|%R|%L' 2>/dev/null").c_str(), "r");
+    const std::string command =
+        "timeout 10 squeue -h -r -j " + job.id + " -o '%T|%R|%L' 2>/dev/null";
+    std::FILE* pipe = ::popen(command.c_str(), "r");
     if (pipe == nullptr) return job;
+    std::vector<std::pair<std::string, int>> states;  // tasks in each, as squeue orders them
     char text[512] = {};
-    const bool any = std::fgets(text, sizeof text, pipe) != nullptr;
-    const int code = ::pclose(pipe);
-    if (any) {
+    while (std::fgets(text, sizeof text, pipe) != nullptr) {
         std::istringstream words(text);
-        std::getline(words, job.state, '|');
-        std::getline(words, job.note, '|');
-        std::getline(words, job.left);
+        std::string state, note, left;
+        std::getline(words, state, '|');
+        std::getline(words, note, '|');
+        std::getline(words, left);
+        if (states.empty()) {
+            job.note = note;
+            job.left = left;
+        }
+        const auto known = std::find_if(states.begin(), states.end(),
+                                        [&](const auto& one) { return one.first == state; });
+        if (known == states.end())
+            states.emplace_back(state, 1);
+        else
+            ++known->second;
+    }
+    const int code = ::pclose(pipe);
+    if (states.size() == 1 && states.front().second == 1) {
+        job.state = states.front().first;
+    } else if (!states.empty()) {
+        job.state.clear();
+        for (const auto& [state, tasks] : states)
+            job.state += fmt::format("{}{} {}", job.state.empty() ? "" : ", ", tasks, state);
     } else if (code >= 0 && WIFEXITED(code) && WEXITSTATUS(code) <= 1) {
         job.state = "gone";  // squeue works (it exits 1 for a job that it has forgotten)
     }

@@ -36,9 +36,9 @@ Pulse feel_pulse(const std::filesystem::path& run);
 /// The Slurm job that a run directory knows of.
 struct SlurmJob {
     std::string id;
-    std::string state;  ///< "RUNNING", "PENDING", …; "gone" or "unknown" where squeue knows nothing
-    std::string note;  ///< squeue's reason or nodes
-    std::string left;  ///< squeue's remaining time
+    std::string state;  ///< "RUNNING", "2 RUNNING, 1 PENDING" (an array), …; "gone" or "unknown"
+    std::string note;   ///< squeue's reason or nodes, of the first task
+    std::string left;   ///< squeue's remaining time, likewise
 };
 
 /// What can be said of a run from its directory.

@@ -167,7 +167,7 @@ TEST(SlurmJob, IsAskedForWhenTheRunKnowsOne) {
     std::ofstream(run.path() / "slurm.json") << R"({"job_id": 4711})";
     {
         const WithSqueue squeue(run.folder() / "bin",
-                                "[ \"$3\" = 4711 ] && echo 'PENDING|(Priority)|4:00:00'");
+                                "[ \"$4\" = 4711 ] && echo 'PENDING|(Priority)|4:00:00'");
         const auto job = slurm_job(run.path());
         ASSERT_TRUE(job.has_value());
         EXPECT_EQ(job->id, "4711");
@@ -176,6 +176,12 @@ TEST(SlurmJob, IsAskedForWhenTheRunKnowsOne) {
         EXPECT_EQ(job->left, "4:00:00");
         EXPECT_THAT(page_of(run), HasSubstr("Slurm job 4711: PENDING (Priority), 4:00:00 of"));
         EXPECT_EQ(to_json(survey_of(run))["slurm"]["state"], "PENDING");
+    }
+    {
+        const WithSqueue array(run.folder() / "bin",
+                               "echo 'PENDING|(Resources)|4:00:00'; echo 'RUNNING|n1|3:00:00'; "
+                               "echo 'RUNNING|n2|2:59:00'");
+        EXPECT_EQ(slurm_job(run.path())->state, "1 PENDING, 2 RUNNING");
     }
     {
         const WithSqueue squeue(run.folder() / "bin", "echo 'Invalid job id' >&2; exit 1");
