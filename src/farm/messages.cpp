@@ -251,7 +251,8 @@ Message parse(std::string_view text) {
         throw Error(fmt::format("message of {} bytes (at most {})", text.size(), most_bytes));
     thread_local simdjson::dom::parser parser;
     Value json;
-    if (parser.parse(text.data(), text.size()).get(json) != simdjson::SUCCESS || !json.is_object())
+    if (text.empty() || parser.parse(text.data(), text.size()).get(json) != simdjson::SUCCESS ||
+        !json.is_object())
         throw Error("message: not a JSON object");
     int spoken = 0;
     std::string kind;
