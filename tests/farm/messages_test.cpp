@@ -91,6 +91,7 @@ TEST(Messages, AreRefusedWhenAnythingIsWrong) {
     EXPECT_THAT(complaint("[]"), HasSubstr("not a JSON object"));
     EXPECT_THAT(complaint(R"({"kind":"ping"})"), HasSubstr("v is missing"));
     EXPECT_THAT(complaint(R"({"kind":"ping","v":2})"), HasSubstr("version 2 (must be 1)"));
+    EXPECT_THAT(complaint(""), HasSubstr("not a JSON object"));
     EXPECT_THAT(complaint(R"({"kind":"pong","v":1})"), HasSubstr("unknown kind \"pong\""));
     EXPECT_THAT(complaint(R"({"kind":"ping","v":1,"x":0})"), HasSubstr("x is 0 (must be absent)"));
     EXPECT_THAT(complaint(R"({"kind":"begun","v":1,"slot":1})"), HasSubstr("item is missing"));
