@@ -33,8 +33,7 @@ using Clock = std::chrono::steady_clock;
 /// `render`.
 struct Abandoned {};
 
-constexpr int lost_agent = 74;  // exit codes, for the agent's log only
-constexpr int spoilt = device_lost_status;
+constexpr int lost_agent = 74;  // exit code, for the agent's log only; also where it talks nonsense
 
 /// The main thread renders; the other one talks, so that a heartbeat never waits for a stage.
 class RendererProcessLoop {
@@ -56,11 +55,11 @@ public:
             const Failure failure = failure_of(std::current_exception());
             log_error("cannot begin: {}", failure.error);
             say(message::Broken{failure.kind, failure.error});
-            return spoilt;
+            return device_lost_status;
         }
         say(message::Ready{options_.slot, 0, options_.seat.size, engine_.device});
         while (const auto task = next())
-            if (!render(*task)) return spoilt;
+            if (!render(*task)) return device_lost_status;
         return 0;
     }
 
@@ -173,7 +172,7 @@ private:
             obey(message::parse({text, bytes}));
         } catch (const Error& nonsense) {
             log_error("the agent talks nonsense: {}", nonsense.what());
-            ::_exit(spoilt);
+            ::_exit(lost_agent);
         }
     }
 
