@@ -122,6 +122,24 @@ struct Affine {
 };
 void launch(const Affine&, cudaStream_t);
 
+// ---- quantise.cu --------------------------------------------------------------------------------
+
+/// Rows in E4M3, of x or (normed) of norm(x): scales[l] = max(max |row| / 448, 2⁻¹²⁶), q[l, i] = row[i] /
+/// scales[l] to nearest. x: [rows, width]; q: [rows, stride] E4M3, zero from width on; scales: [rows]
+/// f32; weight: [E, width] f32 or null for NormKind::rms.
+struct Quantise {
+    Input x;
+    std::uint8_t* q;
+    float* scales;
+    Index rows, width, stride;
+    bool normed;
+    const float* weight;
+    Experts experts;
+    NormKind kind;
+    float eps;
+};
+void launch(const Quantise&, cudaStream_t);
+
 // ---- rope.cu ------------------------------------------------------------------------------------
 
 /// Splits u: [rows, columns] into q: [rows, heads, size] and k, v: [rows, groups, size] (all of one
@@ -296,5 +314,14 @@ struct AllFinite {
     Index n;
 };
 void launch(const AllFinite&, cudaStream_t);
+
+/// flag[0] ← 0 when two arrays of n bytes differ; else it is left as it is.
+struct SameBytes {
+    const void* x;
+    const void* y;
+    Index n;
+    std::int32_t* flag;
+};
+void launch(const SameBytes&, cudaStream_t);
 
 }  // namespace gallop::kernels

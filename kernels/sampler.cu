@@ -61,4 +61,11 @@ void launch(const AllFinite& a, cudaStream_t stream) {
     });
 }
 
+void launch(const SameBytes& a, cudaStream_t stream) {
+    for_each(a.n, stream, "comparing bytes", [a] __device__(Index i) {
+        if (static_cast<const std::uint8_t*>(a.x)[i] != static_cast<const std::uint8_t*>(a.y)[i])
+            *a.flag = 0;  // whoever writes, writes the same
+    });
+}
+
 }  // namespace gallop::kernels

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "cli/backend.hpp"
@@ -81,8 +83,10 @@ int decode(const Arguments& arguments) {
     how.audio_bitrate = values["audio-bitrate"].as<int>();
     const fs::path out = values.contains("out") ? fs::path(text_of(values, "out"))
                                                 : fs::path(path).replace_extension(".mp4");
-    const Precision precision =
-        precision_of(or_attribute(values, "precision", file, "precision", "bf16"));
+    // What fp8 is about follows its name; the decoders have no part in it.
+    std::string named = or_attribute(values, "precision", file, "precision", "bf16");
+    named.erase(std::min(named.find(' '), named.size()));
+    const Precision precision = precision_of(named);
     const std::unique_ptr<Backend> backend = make_backend(values);
     Renderer renderer({model, or_attribute(values, "arch", file, "arch"), precision}, *backend);
     write_clip(stages_of(renderer), video, file.audio,

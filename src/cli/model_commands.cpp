@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <future>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -34,7 +35,11 @@ text. What the case's metadata says (coordinates, local layers, steps, passes) w
   --backend cpu|cuda      (default: cpu)
   --threads N             CPU threads (default: all)
   --precision fp32|bf16|fp8
-                          fp32 throughout, the published casts, or 8-bit products (default: fp32)
+                          fp32 throughout, the published casts, or these with products in E4M3
+                          (dit, pipeline, text; default: fp32)
+  --fp8-linears LIST      which linears of a transformer (default: qkv,proj,up,down)
+  --fp8-layers LAYERS     in which layers: inner, all, or as 1-38 (default: inner, all but the first and
+                          the last)
   --tensor-parallel N     splits the transformer over N threads with a backend each (default: 1)
   --json                  prints one JSON object
 )";
@@ -88,13 +93,22 @@ std::vector<ProbeDifference> probe_shared(const ProbeRequest& request, const Val
     return first;
 }
 
+/// "a,b" as a and b.
+std::vector<std::string> words_of(const std::string& list) {
+    std::vector<std::string> words;
+    std::istringstream in(list);
+    for (std::string word; std::getline(in, word, ',');) words.push_back(word);
+    return words;
+}
+
 int probe(const Arguments& arguments) {
     po::options_description options;
     options.add_options()("case", po::value<std::string>())("weights", po::value<std::string>())(
         "arch", po::value<std::string>())("out", po::value<std::string>())("compare", "")(
         "tolerance", po::value<double>())("precision",
                                           po::value<std::string>()->default_value("fp32"))(
-        "tensor-parallel", po::value<int>()->default_value(1))("json", "");
+        "tensor-parallel", po::value<int>()->default_value(1))("json", "")(
+        "fp8-linears", po::value<std::string>())("fp8-layers", po::value<std::string>());
     add_backend_options(options);
     const Values values = parse("probe", arguments, options, {"COMPONENT"});
     if (!values.contains("case"))
@@ -110,6 +124,12 @@ int probe(const Arguments& arguments) {
     request.input = text_of(values, "case");
     request.output = text_of(values, "out");
     request.precision = precision_of(text_of(values, "precision"));
+    for (const char* option : {"fp8-linears", "fp8-layers"})
+        if (values.contains(option) && request.precision != Precision::fp8)
+            throw_input_error("gallop probe: --{} has no use without --precision fp8", option);
+    if (values.contains("fp8-linears"))
+        request.fp8.linears = words_of(text_of(values, "fp8-linears"));
+    if (values.contains("fp8-layers")) request.fp8.layers = text_of(values, "fp8-layers");
     request.compare = values.contains("compare");
     const std::vector<ProbeDifference> differences = probe_shared(request, values);
 

@@ -20,7 +20,7 @@ Engine make_engine(const Values& values, const RunConfig& config, const GroupSea
     };
     const auto owned = std::make_shared<Owned>();
     owned->backend = make_backend(values);
-    const ModelChoice model{config.model.path, config.model.arch, config.model.precision};
+    const ModelChoice model = config.model.choice();
     if (seat.size > 1) {
         owned->group = owned->backend->join_group(seat);
         owned->renderer = std::make_unique<Renderer>(model, *owned->backend, *owned->group);

@@ -60,8 +60,7 @@ struct Engine {
     Renderer renderer;
 
     Engine(const Values& values, const ModelRequest& model)
-        : backend(make_backend(values)),
-          renderer({model.path, model.arch, model.precision}, *backend) {}
+        : backend(make_backend(values)), renderer(model.choice(), *backend) {}
 };
 
 /// The stage that the engine runs for a promoted item.

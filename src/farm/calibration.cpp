@@ -146,7 +146,7 @@ Calibration calibrated(Calibration from, const std::vector<Measured>& clips) {
 
 std::vector<Measured> measured_clips(const fs::path& run, std::size_t most) {
     const RunConfig config = read_run_config(run);
-    const WorkModel model({config.model.path, config.model.arch, config.model.precision});
+    const WorkModel model(config.model.choice());
     std::unordered_map<std::string, Json> done;
     for (const Json& event :
          read_journal(read_text(run / "journal.jsonl", std::uint64_t{4} << 30)).events)

@@ -100,6 +100,18 @@ void add_model_and_outputs(std::vector<ConfigField>& rows) {
         "fp32 throughout, the published bf16 casts, or E4M3 products",
         [](auto& r) -> auto& { return r.model.precision; }));
     rows.push_back(row(
+        "model.fp8.linears", FieldType{Kind::choices, 0, 0, fp8_linears()},
+        "Which linears of a transformer's layers fp8 multiplies in E4M3",
+        [](auto& r) -> auto& { return r.model.fp8.linears; }));
+    rows.push_back(row(
+        "model.fp8.layers", text,
+        "In which layers: inner (all but the first and the last), all, or as 1-38 or 0,4-9",
+        [](auto& r) -> auto& { return r.model.fp8.layers; }));
+    rows.push_back(row(
+        "model.fp8.text_encoder", FieldType{Kind::flag},
+        "Whether fp8 multiplies the text encoder's linears in E4M3, too",
+        [](auto& r) -> auto& { return r.model.fp8.text_encoder; }));
+    rows.push_back(row(
         "outputs.root", text, "The run directory; runs/NAME without it",
         [](auto& r) -> auto& { return r.outputs.root; }));
     rows.push_back(row(

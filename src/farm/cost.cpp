@@ -27,9 +27,7 @@ double picture_bytes(const OutputRequest& out, const Item& item) {
 }  // namespace
 
 CostModel::CostModel(const RunRequest& request, Calibration calibration)
-    : request_(request),
-      calibration_(std::move(calibration)),
-      work_({request.model.path, request.model.arch, request.model.precision}) {}
+    : request_(request), calibration_(std::move(calibration)), work_(request.model.choice()) {}
 
 ItemCost CostModel::of(const Item& item) const {
     ItemCost cost;

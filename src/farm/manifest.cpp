@@ -11,7 +11,9 @@
 #include "core/scalar.hpp"
 #include "farm/manifest_items.hpp"
 #include "farm/parameters.hpp"
+#include "farm/plan_index.hpp"
 #include "media/digest.hpp"
+#include "pipeline/work.hpp"
 
 namespace gallop {
 namespace {
@@ -91,6 +93,7 @@ public:
         check_name();
         check_seeds();
         finish_model();
+        check_fp8();
         if (made_.outputs.root.empty()) made_.outputs.root = "runs/" + made_.name;
         return std::move(made_);
     }
@@ -270,6 +273,30 @@ private:
                                               "beside the manifest or in {}",
                                               model.arch, shipped_configs().string()));
         model.arch = arch.string();
+    }
+
+    void check_fp8() {
+        const ModelRequest& model = made_.model;
+        if (model.precision == Precision::fp8) {
+            try {
+                // Against the networks themselves: do they have the layers?
+                std::error_code failed;
+                if (fs::is_directory(model.path, failed)) WorkModel{model.choice()};
+            } catch (const InputError& wrong) {
+                problem("model.fp8.layers", wrong.what());
+            }
+            return;
+        }
+        if (const std::string wrong = fp8_layers_problem(model.fp8.layers); !wrong.empty())
+            problem("model.fp8.layers", wrong);
+        // Who tries another precision from the command line need not edit the file.
+        const auto precision = made_.origins.find("model.precision");
+        if (precision != made_.origins.end() && precision->second.layer == "--set") return;
+        for (const auto& [path, origin] : made_.origins)
+            if (path.starts_with("model.fp8."))
+                problem(path, fmt::format("{} has no use with model.precision {} (only fp8 "
+                                          "multiplies in E4M3)",
+                                          path, name_of(model.precision)));
     }
 
     const ManifestOptions& options_;

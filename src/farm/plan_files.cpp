@@ -132,6 +132,7 @@ void refuse_other_request(const RunConfig& earlier, const RunRequest& now) {
     for (const ConfigField& field : config_fields()) {
         const bool fixed = field.path == "name" || field.path == "model.variant" ||
                            field.path == "model.precision" ||
+                           field.path.starts_with("model.fp8.") ||
                            (field.path.starts_with("outputs.") && field.path != "outputs.root");
         if (!fixed || field.get(earlier) == field.get(now)) continue;
         throw_input_error(

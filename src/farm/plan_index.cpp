@@ -201,6 +201,11 @@ const char* name_of(Precision precision) {
     return "?";
 }
 
+std::string precision_text(const ModelRequest& model) {
+    const std::string name = name_of(model.precision);
+    return model.precision == Precision::fp8 ? name + " " + to_text(model.fp8) : name;
+}
+
 std::string id_of(const Json& resolved) {
     return digest_text(canonical_json(resolved)).substr(0, 32);
 }
@@ -218,7 +223,7 @@ Json item_constants(const RunConfig& config, const std::string& variant, const s
     if (!sr.empty()) weights[sr] = config.weights.at(sr);
     return {{"arch", config.arch_digest},
             {"numerics", config.numerics},
-            {"precision", name_of(config.model.precision)},
+            {"precision", precision_text(config.model)},
             {"weights", weights}};
 }
 

@@ -73,6 +73,8 @@ nlohmann::json item_constants(const RunConfig& config, const std::string& varian
 
 /// "fp32", "bf16" or "fp8".
 const char* name_of(Precision precision);
+/// The same and, for fp8, what of the model it is about: part of what an id stands for.
+std::string precision_text(const ModelRequest& model);
 
 /// First 128 bits of the SHA-256 of the canonical JSON (RFC 8785), 32 hex digits.
 std::string id_of(const nlohmann::json& resolved);

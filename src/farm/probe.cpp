@@ -63,7 +63,7 @@ Calibration probe_rates(const Manifest& manifest, const PlanOptions& options, Ba
     how.extend = false;
     const PlanResult plan = make_plan(manifest, how);
     const ModelRequest& model = manifest.model;
-    Renderer renderer({model.path, model.arch, model.precision}, backend);
+    Renderer renderer(model.choice(), backend);
     const Stages stages = stages_of(renderer);
     const std::vector<PlanRow> rows = chosen(plan, run, count);
     Journal journal(run / "journal.jsonl");

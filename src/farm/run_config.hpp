@@ -21,6 +21,9 @@ struct ModelRequest {
     std::string variant = "distill";  ///< "base" or "distill"
     std::string arch;                 ///< architecture file, or empty: the folder's own
     Precision precision = Precision::bf16;
+    Fp8Choice fp8 = {};  ///< only for Precision::fp8
+
+    ModelChoice choice() const { return {path, arch, precision, fp8}; }
 };
 
 /// How finished clips are written. None of it changes an item's id.

@@ -8,6 +8,7 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "model/byte_source.hpp"
+#include "model/fp8.hpp"
 #include "model/safetensors.hpp"
 #include "model/tensor_stream.hpp"
 #include "model/torch_file.hpp"
@@ -15,7 +16,6 @@
 namespace gallop {
 namespace {
 
-constexpr std::string_view scale_suffix = ".__fp8_scale";
 constexpr std::uint64_t max_index = 64U << 20;
 
 bool there(const std::filesystem::path& path) {
@@ -122,9 +122,9 @@ void Checkpoint::Data::sort() {
                               files[tensors[i - 1].file].string(), files[tensors[i].file].string());
     // Scales leave the list; each must fit its tensor.
     const auto scaled = [&](const StoredTensor& tensor) -> const StoredTensor* {
-        if (!tensor.name.ends_with(scale_suffix)) return nullptr;
-        const StoredTensor* found =
-            find(std::string_view(tensor.name).substr(0, tensor.name.size() - scale_suffix.size()));
+        if (!tensor.name.ends_with(fp8_scale_suffix)) return nullptr;
+        const StoredTensor* found = find(
+            std::string_view(tensor.name).substr(0, tensor.name.size() - fp8_scale_suffix.size()));
         return found != nullptr && found->type == StoredType::f8_e4m3 ? found : nullptr;
     };
     for (const StoredTensor& scale : tensors) {
@@ -139,9 +139,9 @@ void Checkpoint::Data::sort() {
         scales.emplace(tensor->name, scale);
     }
     std::erase_if(tensors, [&](const StoredTensor& tensor) {
-        return tensor.name.ends_with(scale_suffix) &&
+        return tensor.name.ends_with(fp8_scale_suffix) &&
                scales.contains(std::string_view(tensor.name)
-                                   .substr(0, tensor.name.size() - scale_suffix.size()));
+                                   .substr(0, tensor.name.size() - fp8_scale_suffix.size()));
     });
 }
 
@@ -277,6 +277,15 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
             Tensor kernel(stored->shape);
             stream.read(kernel);
             weights.put(spec->name, on.prepare_conv(kernel, spec->dtype));
+        } else if (spec->dtype == DType::f8_e4m3) {
+            const Shape& shape = spec->shape;
+            Tensor q = on.zeros(shape, DType::f8_e4m3);
+            Tensor row_scales = on.zeros({shape[0]});
+            stream.quantise_slice_onto(
+                on, spec->slice.value_or(Slice{stored->shape, {{0, stored->shape[0], 0}}}), q,
+                row_scales);
+            weights.put(spec->name, std::move(q));
+            weights.put(spec->name + std::string(fp8_scale_suffix), std::move(row_scales));
         } else if (spec->slice) {
             Tensor tensor = on.zeros(spec->shape, spec->dtype);
             stream.read_slice_onto(on, *spec->slice, tensor);

@@ -70,7 +70,8 @@ struct Slice {
 struct TensorSpec {
     std::string name;  ///< without the checkpoint's prefix
     Shape shape;
-    DType dtype = DType::f32;  ///< in which it is kept on the backend
+    DType dtype = DType::f32;  ///< in which it is kept on the backend; f8_e4m3: a matrix, quantised
+                               ///< row by row, its scales beside it under NAME.__fp8_scale
     bool optional = false;     ///< may be absent
     bool any_rows =
         false;          ///< the first extent may be larger (embedding tables); all rows are kept

@@ -12,6 +12,8 @@ namespace {
 /// so that a gated pair is never cut.
 constexpr Index column_unit = 16;
 
+Index rounded_up(Index value, Index unit) { return (value + unit - 1) / unit * unit; }
+
 /// Cuts a table's linear layers for one member.
 class Cutter {
 public:
@@ -77,17 +79,17 @@ private:
 }  // namespace
 
 Index Shard::qkv_rows(const TransformerConfig& config) const {
-    return (heads + 2 * kv_heads) * config.head_dim + (config.enable_attn_gating ? heads : 0);
+    return rounded_up(
+        (heads + 2 * kv_heads) * config.head_dim + (config.enable_attn_gating ? heads : 0), unit);
 }
 
 Index Shard::intermediate(const TransformerConfig& config, Index layer) const {
     const Index all = config.intermediate(layer);
-    if (size == 1) return all;
-    const Index share = (all + size - 1) / size;
-    return (share + column_unit - 1) / column_unit * column_unit;
+    if (size == 1) return rounded_up(all, unit);
+    return rounded_up((all + size - 1) / size, column_unit);
 }
 
-Shard shard_of(const TransformerConfig& config, int rank, int size) {
+Shard shard_of(const TransformerConfig& config, int rank, int size, Index unit) {
     CHECK(0 <= rank && rank < size, "member {} of {}", rank, size);
     const Index heads = config.heads();
     const Index kv_heads = config.num_query_groups;
@@ -98,6 +100,7 @@ Shard shard_of(const TransformerConfig& config, int rank, int size) {
     Shard shard;
     shard.rank = rank;
     shard.size = size;
+    shard.unit = size == 1 ? unit : std::min(unit, column_unit);
     shard.heads = heads / size;
     shard.first_head = shard.heads * rank;
     shard.kv_heads = std::max<Index>(kv_heads / size, 1);
@@ -108,7 +111,7 @@ Shard shard_of(const TransformerConfig& config, int rank, int size) {
 std::vector<TensorSpec> sharded_specs(const TransformerConfig& config, DType linears,
                                       const Shard& shard) {
     std::vector<TensorSpec> table = transformer_specs(config, linears);
-    if (shard.size == 1) return table;
+    if (shard.size == 1 && shard.unit == 1) return table;
     const Cutter cutter(config, shard);
     for (TensorSpec& spec : table) {
         constexpr std::string_view layers = "block.layers.";

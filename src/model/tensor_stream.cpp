@@ -52,36 +52,56 @@ void TensorStream::read_onto(Backend& on, TensorView to) {
     }
 }
 
-void TensorStream::read_slice_onto(Backend& on, const Slice& slice, TensorView to) {
-    CHECK(tensor_.shape == slice.stored && to.shape().rank() == 2, "{} of {} cut from {} into {}",
-          tensor_.name, to_string(tensor_.shape), to_string(slice.stored), to_string(to.shape()));
-    const Index width = slice.stored[1];
-    const Index kept = slice.columns < 0 ? width : slice.columns;
-    CHECK(slice.column + kept <= width && kept <= to.size(1), "{}: columns {} to {} of {} into {}",
-          tensor_.name, slice.column, slice.column + kept, width, to.size(1));
-    const Index block = std::max<Index>(piece / width, 1);
-    const std::size_t size = size_of(to.dtype());
+template <class Take>
+void TensorStream::cut(const Slice& slice, DType dtype, Index width, const Take& take) {
+    CHECK(tensor_.shape == slice.stored && slice.stored.rank() == 2, "{} of {} cut from {}",
+          tensor_.name, to_string(tensor_.shape), to_string(slice.stored));
+    const Index stored = slice.stored[1];
+    const Index kept = slice.columns < 0 ? stored : slice.columns;
+    CHECK(slice.column + kept <= stored && kept <= width, "{}: columns {} to {} of {} into {}",
+          tensor_.name, slice.column, slice.column + kept, stored, width);
+    const Index block = std::max<Index>(piece / std::max<Index>(stored, 1), 1);
+    const std::size_t size = size_of(dtype);
     Tensor whole;
     Tensor part;
     for (const Slice::Rows& rows : slice.rows)
         for (Index done = 0; done < rows.count; done += block) {
             const Index count = std::min(block, rows.count - done);
             if (!whole.defined() || whole.size(0) != count) {
-                whole = Tensor({count, width}, to.dtype());
-                part = Tensor::zeros({count, to.size(1)}, to.dtype());
+                whole = Tensor({count, stored}, dtype);
+                part = Tensor::zeros({count, width}, dtype);
             }
-            read_piece((rows.from + done) * width, flat(whole));
+            read_piece((rows.from + done) * stored, flat(whole));
             for (Index r = 0; r < count; ++r)
                 std::memcpy(
-                    part.view().raw() + static_cast<std::size_t>(r * to.size(1)) * size,
-                    whole.view().raw() + static_cast<std::size_t>(r * width + slice.column) * size,
+                    part.view().raw() + static_cast<std::size_t>(r * width) * size,
+                    whole.view().raw() + static_cast<std::size_t>(r * stored + slice.column) * size,
                     static_cast<std::size_t>(kept) * size);
-            const TensorView there = to.rows(rows.to + done, rows.to + done + count);
-            if (to.device() == Device::cpu)
-                std::memcpy(there.raw(), part.view().raw(), part.bytes());
-            else
-                on.upload(part, there);
+            take(rows.to + done, part);
         }
+}
+
+void TensorStream::read_slice_onto(Backend& on, const Slice& slice, TensorView to) {
+    cut(slice, to.dtype(), to.size(1), [&](Index row, const Tensor& part) {
+        const TensorView there = to.rows(row, row + part.size(0));
+        if (to.device() == Device::cpu)
+            std::memcpy(there.raw(), part.view().raw(), part.bytes());
+        else
+            on.upload(part, there);
+    });
+}
+
+void TensorStream::quantise_slice_onto(Backend& on, const Slice& slice, TensorView q,
+                                       TensorView scales) {
+    // As narrow as is exact: what crosses to the device is most of the time that this takes.
+    const bool narrow_exactly = tensor_.type == StoredType::bf16 && scale_.empty();
+    cut(slice, narrow_exactly ? DType::bf16 : DType::f32, q.size(1),
+        [&](Index row, const Tensor& part) {
+            const Index end = row + part.size(0);
+            if (on.device() == Device::cpu)
+                return on.quantise(part, q.rows(row, end), scales.rows(row, end));
+            on.quantise(on.upload(part), q.rows(row, end), scales.rows(row, end));
+        });
 }
 
 void TensorStream::read_piece(Index first, TensorView to) {

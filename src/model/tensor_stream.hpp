@@ -23,7 +23,15 @@ public:
     /// Fills the part of a matrix on a backend that a slice names, and leaves the rest alone.
     void read_slice_onto(Backend& on, const Slice& slice, TensorView to);
 
+    /// The same in E4M3: q: [N, D] f8_e4m3, scales: [N] f32, both on the backend; rows and columns that
+    /// the slice doesn't name are left alone, or zero where a row has others.
+    void quantise_slice_onto(Backend& on, const Slice& slice, TensorView q, TensorView scales);
+
 private:
+    /// Calls `take(row, part)` for pieces of the kept part, in host memory in `dtype`, `width` columns
+    /// with zeros after those kept; `row`: where they go.
+    template <class Take>
+    void cut(const Slice& slice, DType dtype, Index width, const Take& take);
     // Elements first … first + to.numel() − 1.
     void read_piece(Index first, TensorView to);
 

@@ -6,6 +6,7 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/reader.hpp"
+#include "model/fp8.hpp"
 
 namespace gallop {
 namespace {
@@ -114,7 +115,8 @@ TextEncoderConfig read_text_encoder_config(Reader& file) {
     return config;
 }
 
-std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DType compute) {
+std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DType compute,
+                                           bool fp8) {
     CHECK(compute == DType::f32 || compute == DType::bf16, "the text encoder computes in {}",
           name_of(compute));
     const Index q = config.heads * config.head_size;
@@ -130,7 +132,9 @@ std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DTyp
     const auto add = [&](Index layer, std::string_view name, const Shape& shape) {
         specs.push_back({.name = layer_name(layer, name),
                          .shape = shape,
-                         .dtype = shape.rank() == 1 ? DType::f32 : compute});
+                         .dtype = shape.rank() == 1 ? DType::f32
+                                  : fp8             ? DType::f8_e4m3
+                                                    : compute});
     };
     for (Index layer = 0; layer < config.layers(); ++layer) {
         add(layer, "pre_self_attn_layernorm", {d});
@@ -152,7 +156,7 @@ TextEncoder::TextEncoder(const std::filesystem::path& folder, const TextEncoderO
                          Backend& on)
     : config_(read_text_encoder_config(folder / "config.json")), options_(options), on_(&on) {
     const Checkpoint checkpoint = Checkpoint::open(folder);
-    weights_ = checkpoint.load(text_encoder_specs(config_, options.compute), on,
+    weights_ = checkpoint.load(text_encoder_specs(config_, options.compute, options.fp8), on,
                                {.prefix = prefix_in(checkpoint)});
 }
 
@@ -191,11 +195,13 @@ void TextEncoder::norm(ConstTensorView x, const std::string& name, TensorView y)
     on_->norm(x, weights_[name], {.eps = static_cast<float>(config_.eps)}, {}, y);
 }
 
+void TextEncoder::linear(ConstTensorView x, const std::string& name, TensorView y) const {
+    const std::array<Index, 1> all{x.size(0)};
+    multiply(x, weights_, name, all, y, *on_);
+}
+
 // x ← x + norm(attention(norm(x)))
 void TextEncoder::attend(Index layer, const Tensor& rope, Scratch& s) const {
-    const auto weight = [&](const char* name) -> const Tensor& {
-        return weights_[layer_name(layer, name)];
-    };
     const Index tokens = s.x.size(0);
     const bool round_products = options_.compute == DType::bf16;
     const auto flat = [&](Tensor& heads) {
@@ -203,9 +209,9 @@ void TextEncoder::attend(Index layer, const Tensor& rope, Scratch& s) const {
     };
 
     norm(s.x, layer_name(layer, "pre_self_attn_layernorm"), s.y);
-    on_->linear(s.y, weight("self_attn.q_proj"), {}, flat(s.q));
-    on_->linear(s.y, weight("self_attn.k_proj"), {}, flat(s.k));
-    on_->linear(s.y, weight("self_attn.v_proj"), {}, flat(s.v));
+    linear(s.y, layer_name(layer, "self_attn.q_proj"), flat(s.q));
+    linear(s.y, layer_name(layer, "self_attn.k_proj"), flat(s.k));
+    linear(s.y, layer_name(layer, "self_attn.v_proj"), flat(s.v));
     on_->rotate(s.q, rope, round_products);
     on_->rotate(s.k, rope, round_products);
     AttentionMask mask;
@@ -214,21 +220,18 @@ void TextEncoder::attend(Index layer, const Tensor& rope, Scratch& s) const {
         mask = {.kind = AttentionMask::Kind::window, .radius = config_.window};
     on_->attention(s.q, s.k, s.v, mask, static_cast<float>(1.0 / std::sqrt(config_.query_scalar)),
                    options_.soft_cap ? static_cast<float>(config_.soft_cap) : 0.0F, s.attended);
-    on_->linear(flat(s.attended), weight("self_attn.o_proj"), {}, s.y);
+    linear(flat(s.attended), layer_name(layer, "self_attn.o_proj"), s.y);
     norm(s.y, layer_name(layer, "post_self_attn_layernorm"), s.z);
     on_->add(s.x, s.z);
 }
 
 // x ← x + norm(down(gelu(gate(norm(x))) · up(norm(x))))
 void TextEncoder::feed_forward(Index layer, Scratch& s) const {
-    const auto weight = [&](const char* name) -> const Tensor& {
-        return weights_[layer_name(layer, name)];
-    };
     norm(s.x, layer_name(layer, "pre_feedforward_layernorm"), s.y);
-    on_->linear(s.y, weight("mlp.gate_proj"), {}, s.gate);
-    on_->linear(s.y, weight("mlp.up_proj"), {}, s.up);
+    linear(s.y, layer_name(layer, "mlp.gate_proj"), s.gate);
+    linear(s.y, layer_name(layer, "mlp.up_proj"), s.up);
     on_->geglu(s.gate, s.up, options_.compute == DType::bf16, s.act);
-    on_->linear(s.act, weight("mlp.down_proj"), {}, s.y);
+    linear(s.act, layer_name(layer, "mlp.down_proj"), s.y);
     norm(s.y, layer_name(layer, "post_feedforward_layernorm"), s.z);
     on_->add(s.x, s.z);
 }

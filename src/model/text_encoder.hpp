@@ -40,10 +40,11 @@ TextEncoderConfig read_text_encoder_config(const std::filesystem::path& path);
 /// The same from a reader of that map; problems are the reader's.
 TextEncoderConfig read_text_encoder_config(Reader& file);
 
-/// The encoder's tensors; linears and the embedding in `compute` (f32 or bf16), norms in f32. Names
+/// The encoder's tensors; linears (but for `fp8`) and the embedding in `compute` (f32 or bf16), norms in f32. Names
 /// as in T5GemmaEncoder of transformers. Without the prefix `model.encoder.` of the published
 /// files.
-std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DType compute);
+std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DType compute,
+                                           bool fp8 = false);
 
 /// How the encoder runs.
 struct TextEncoderOptions {
@@ -52,6 +53,8 @@ struct TextEncoderOptions {
     /// The reference's attention (PyTorch's SDPA in transformers 4.56) leaves the cap out, hence
     /// off.
     bool soft_cap = false;
+    /// The layers' linears in E4M3; `compute` is then bf16.
+    bool fp8 = false;
 };
 
 /// T5Gemma's encoder: bidirectional Gemma-2 layers. Source: T5GemmaEncoder of transformers 4.56.0,
@@ -81,6 +84,7 @@ private:
     void attend(Index layer, const Tensor& rope, Scratch& s) const;
     void feed_forward(Index layer, Scratch& s) const;
     void norm(ConstTensorView x, const std::string& name, TensorView y) const;
+    void linear(ConstTensorView x, const std::string& name, TensorView y) const;
 
     TextEncoderConfig config_;
     TextEncoderOptions options_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/fp8.hpp"
+
 namespace gallop {
 namespace {
 
@@ -123,7 +125,9 @@ Transformer::Transformer(TransformerConfig config, Weights weights, Backend& on,
       on_(on),
       group_(group),
       shard_(shard_of(config_, group.rank(), group.size())),
-      precision_(weights_[layer_name(0, "attention.linear_qkv.weight")].dtype()) {
+      precision_(weights_[layer_name(0, "attention.linear_qkv.weight")].dtype() == DType::f32
+                     ? DType::f32
+                     : DType::bf16) {
     if (weights_.has("adapter.rope.bands")) {
         const Tensor bands = on_.download(weights_["adapter.rope.bands"]);
         const auto values = bands.span<float>();
@@ -213,13 +217,10 @@ void Transformer::attention_block(Index layer, const Sequence& sequence, TensorV
     };
     const Index heads = shard_.heads;
     const Index kv_heads = shard_.kv_heads;
-    const Index fused_width = shard_.qkv_rows(c);
-    Tensor fused = on_.empty({s, fused_width}, precision_);
-    {
-        Tensor normed = on_.empty({s, c.hidden_size}, precision_);
-        on_.norm(x, weight("attention.pre_norm.weight"), {}, segments, normed);
-        on_.linear(normed, weight("attention.linear_qkv.weight"), {}, segments, fused);
-    }
+    const std::string qkv = layer_name(layer, "attention.linear_qkv.weight");
+    Tensor fused = on_.empty({s, made_by(qkv, segments)}, precision_);
+    multiply_normed(x, weight("attention.pre_norm.weight"), weights_, qkv, segments, precision_,
+                    fused, on_);
     Tensor mixed = on_.empty({s, heads, c.head_dim}, precision_);
     {
         Tensor q = on_.empty({s, heads, c.head_dim}, precision_);
@@ -234,9 +235,12 @@ void Transformer::attention_block(Index layer, const Sequence& sequence, TensorV
         const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
         on_.attention(q, k, v, mask, scale, 0.0F, mixed);
     }
-    if (c.enable_attn_gating) on_.gate_heads(mixed, fused, fused_width - heads);
-    const Tensor out = summed_linear(mixed.view().reshape({s, heads * c.head_dim}),
-                                     weight("attention.linear_proj.weight"), segments);
+    if (c.enable_attn_gating) on_.gate_heads(mixed, fused, (heads + 2 * kv_heads) * c.head_dim);
+    const ConstTensorView attended = mixed.view().reshape({s, heads * c.head_dim});
+    const std::string proj = layer_name(layer, "attention.linear_proj.weight");
+    if (adds_itself(layer, proj))
+        return multiply_and_add(attended, weights_, proj, segments, x, on_);
+    const Tensor out = summed_linear(attended, proj, segments);
     if (c.is_post_norm(layer)) {
         Tensor normed = on_.empty(out.shape(), precision_);
         on_.norm(out, weight("attn_post_norm.weight"), {}, segments, normed);
@@ -250,23 +254,25 @@ void Transformer::mlp_block(Index layer, const Sequence& sequence, TensorView x)
     const TransformerConfig& c = config_;
     const Segments segments = sequence.segments(c.is_mm(layer));
     const Index s = sequence.shape.tokens();
-    const Index inner = shard_.intermediate(c, layer);
     const bool gelu7 = c.is_gelu7(layer);
     const auto weight = [&](std::string_view name) -> const Tensor& {
         return weights_[layer_name(layer, name)];
     };
-    Tensor hidden = on_.empty({s, inner}, precision_);
+    const std::string up_name = layer_name(layer, "mlp.up_gate_proj.weight");
+    const Index up_width = made_by(up_name, segments);
+    Tensor hidden = on_.empty({s, gelu7 ? up_width : up_width / 2}, precision_);
     {
-        Tensor normed = on_.empty({s, c.hidden_size}, precision_);
-        on_.norm(x, weight("mlp.pre_norm.weight"), {}, segments, normed);
-        Tensor up = on_.empty({s, gelu7 ? inner : 2 * inner}, precision_);
-        on_.linear(normed, weight("mlp.up_gate_proj.weight"), {}, segments, up);
+        Tensor up = on_.empty({s, up_width}, precision_);
+        multiply_normed(x, weight("mlp.pre_norm.weight"), weights_, up_name, segments, precision_,
+                        up, on_);
         if (gelu7)
             on_.gelu7(up, hidden);
         else
             on_.swiglu7(up, hidden);
     }
-    const Tensor out = summed_linear(hidden, weight("mlp.down_proj.weight"), segments);
+    const std::string down = layer_name(layer, "mlp.down_proj.weight");
+    if (adds_itself(layer, down)) return multiply_and_add(hidden, weights_, down, segments, x, on_);
+    const Tensor out = summed_linear(hidden, down, segments);
     if (c.is_post_norm(layer)) {
         Tensor normed = on_.empty(out.shape());  // f32: the reference widens before this norm
         on_.norm(out, weight("mlp_post_norm.weight"), {}, segments, normed);
@@ -276,19 +282,28 @@ void Transformer::mlp_block(Index layer, const Sequence& sequence, TensorView x)
     }
 }
 
-Tensor Transformer::summed_linear(ConstTensorView x, const Tensor& weight, Segments segments) {
+Tensor Transformer::summed_linear(ConstTensorView x, const std::string& name, Segments segments) {
     const Shape shape{x.size(0), config_.hidden_size};
     Tensor out = on_.empty(shape, precision_);
     if (group_.size() == 1) {
-        on_.linear(x, weight, {}, segments, out);
+        multiply(x, weights_, name, segments, out, on_);
         return out;
     }
     Tensor partial = on_.empty(shape);
-    on_.linear(x, weight, {}, segments, partial);
+    multiply(x, weights_, name, segments, partial, on_);
     group_.sum(partial);
     if (precision_ == DType::f32) return partial;
     on_.copy(partial, out);
     return out;
+}
+
+bool Transformer::adds_itself(Index layer, const std::string& name) const {
+    return weights_[name].dtype() == DType::f8_e4m3 && group_.size() == 1 &&
+           !config_.is_post_norm(layer);
+}
+
+Index Transformer::made_by(const std::string& name, Segments segments) const {
+    return weights_[name].size(0) / static_cast<Index>(segments.size());
 }
 
 }  // namespace gallop

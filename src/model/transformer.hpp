@@ -70,7 +70,8 @@ struct Velocity {
 class Transformer {
 public:
     /// `weights` as given by transformer_specs; block linears decide the precision: f32 is fp32
-    /// throughout, bf16 the published casts.
+    /// throughout, bf16 the published casts, and an E4M3 one (see choose_fp8) multiplies rows that are
+    /// quantised on their way to it, the published casts in between.
     Transformer(TransformerConfig config, Weights weights, Backend& on);
     /// One member of a tensor-parallel group, which must outlive it. `weights` as given by
     /// sharded_specs. All members call forward with the same inputs and get the same bits. Two sums
@@ -91,7 +92,12 @@ private:
     void attention_block(Index layer, const Sequence& sequence, TensorView x);
     void mlp_block(Index layer, const Sequence& sequence, TensorView x);
     /// The output of a layer whose input columns are spread over the group, rounded once.
-    Tensor summed_linear(ConstTensorView x, const Tensor& weight, Segments segments);
+    Tensor summed_linear(ConstTensorView x, const std::string& name, Segments segments);
+    /// Whether a layer's output goes from the product straight to the residual: never with the
+    /// published casts, which round it to bf16 first.
+    bool adds_itself(Index layer, const std::string& name) const;
+    /// Columns that one expert of a weight makes.
+    Index made_by(const std::string& name, Segments segments) const;
     /// The rotation table of a sequence; the last few are kept.
     const Tensor& rope_of(const SequenceShape& shape);
 

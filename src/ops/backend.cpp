@@ -50,6 +50,43 @@ void check_rope(ConstTensorView x, ConstTensorView rope) {
           "rope of shape {} for heads of shape {}", to_string(rope.shape()), to_string(x.shape()));
 }
 
+void check_norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                Segments segments) {
+    check_segments(segments, rows_of(x));
+    if (spec.kind == NormSpec::Kind::rms) {
+        CHECK(!weight.defined(), "this norm has no weights");
+        return;
+    }
+    check_f32(weight, "weight");
+    CHECK(weight.numel() == static_cast<Index>(segments.size()) * x.shape().back(),
+          "{} weights for {} experts of width {}", weight.numel(), segments.size(),
+          x.shape().back());
+}
+
+/// Rows in E4M3 of at least `width` values, and their scales.
+void check_quantised(Index rows, Index width, ConstTensorView q, ConstTensorView scales) {
+    check_rank(q, 2, "an E4M3 matrix");
+    check_f32(scales, "the scales");
+    CHECK(q.dtype() == DType::f8_e4m3, "an E4M3 matrix is {}", name_of(q.dtype()));
+    CHECK(q.size(0) == rows && q.size(1) >= width && scales.numel() == rows,
+          "{} rows of {} in E4M3 of shape {} with {} scales", rows, width, to_string(q.shape()),
+          scales.numel());
+}
+
+void check_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                      ConstTensorView weight_scales, Segments segments, ConstTensorView y) {
+    check_quantised(rows_of(x), x.shape().back(), x, x_scales);
+    check_rank(weight, 2, "weight");
+    check_quantised(weight.size(0), weight.size(1), weight, weight_scales);
+    check_float(y, "y");
+    const auto experts = static_cast<Index>(segments.size());
+    CHECK(rows_of(x) == rows_of(y) && weight.size(1) == x.shape().back() &&
+              weight.size(0) == experts * y.shape().back(),
+          "linear from {} to {} by {} with {} experts", to_string(x.shape()), to_string(y.shape()),
+          to_string(weight.shape()), experts);
+    check_segments(segments, rows_of(x));
+}
+
 }  // namespace
 
 Tensor Backend::zeros(Shape shape, DType dtype) {
@@ -149,6 +186,35 @@ void Backend::linear(ConstTensorView x, ConstTensorView weight, ConstTensorView 
     linear(x, weight, bias, all, y);
 }
 
+void Backend::quantise(ConstTensorView x, TensorView q, TensorView scales) {
+    check_float(x, "x");
+    check_quantised(rows_of(x), x.shape().back(), q, scales);
+    do_quantise(x, q, scales);
+}
+
+void Backend::norm_quantised(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                             Segments segments, TensorView q, TensorView scales) {
+    check_float(x, "x");
+    check_quantised(rows_of(x), x.shape().back(), q, scales);
+    const std::array<Index, 1> all{rows_of(x)};
+    if (segments.empty()) segments = all;
+    check_norm(x, weight, spec, segments);
+    do_norm_quantised(x, weight, spec, segments, q, scales);
+}
+
+void Backend::linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                         ConstTensorView weight_scales, Segments segments, TensorView y) {
+    check_linear_fp8(x, x_scales, weight, weight_scales, segments, y);
+    do_linear_fp8(x, x_scales, weight, weight_scales, segments, false, y);
+}
+
+void Backend::add_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                             ConstTensorView weight_scales, Segments segments, TensorView y) {
+    check_linear_fp8(x, x_scales, weight, weight_scales, segments, y);
+    check_f32(y, "y");
+    do_linear_fp8(x, x_scales, weight, weight_scales, segments, true, y);
+}
+
 void Backend::project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
                       TensorView y) {
     for (const ConstTensorView& part : {x, weight, ConstTensorView(y)})
@@ -173,15 +239,7 @@ void Backend::norm(ConstTensorView x, ConstTensorView weight, const NormSpec& sp
     check_same_shape(x, y);
     const std::array<Index, 1> all{rows_of(x)};
     if (segments.empty()) segments = all;
-    check_segments(segments, rows_of(x));
-    if (spec.kind == NormSpec::Kind::rms) {
-        CHECK(!weight.defined(), "this norm has no weights");
-    } else {
-        check_f32(weight, "weight");
-        CHECK(weight.numel() == static_cast<Index>(segments.size()) * x.shape().back(),
-              "{} weights for {} experts of width {}", weight.numel(), segments.size(),
-              x.shape().back());
-    }
+    check_norm(x, weight, spec, segments);
     do_norm(x, weight, spec, segments, y, activation);
 }
 

@@ -127,6 +127,24 @@ public:
                 TensorView y);
     /// The same with one expert.
     void linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, TensorView y);
+    /// Rows in E4M3: scales[l] = max(maxᵢ |x[l, i]| / 448, 2⁻¹²⁶), q[l, i] = x[l, i] / scales[l] to
+    /// nearest, ties to even; a row with NaN or infinity keeps a NaN. x: [L, D] float; q: [L, D'] f8_e4m3,
+    /// D' ≥ D, zero from D on; scales: [L] f32.
+    void quantise(ConstTensorView x, TensorView q, TensorView scales);
+    /// The same of norm(x), which is not rounded in between; arguments as of `norm`.
+    void norm_quantised(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                        Segments segments, TensorView q, TensorView scales);
+    /// y[l, n] = x_scales[l]·weight_scales[n]·Σᵢ x[l, i]·weight[n, i], each row with its expert; the sum
+    /// in f32 (on Hopper its tensor cores' own). x: [L, D], weight: [E·N, D], both f8_e4m3; x_scales: [L],
+    /// weight_scales: [E·N], f32; y: [L, N] f32 or bf16. On the GPU D and N are multiples of 16.
+    void linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                    ConstTensorView weight_scales, Segments segments, TensorView y);
+    /// The same added to y, which is f32.
+    void add_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                        ConstTensorView weight_scales, Segments segments, TensorView y);
+    /// Multiples to which the widths of matrices of this dtype are best padded with zeros, and must be
+    /// for f8_e4m3; 1: none.
+    virtual Index matrix_unit(DType dtype) const = 0;
     /// y = x Wᵀ + b in f32 with well-balanced sums, for the first and last layers of a network,
     /// whose rounding everything after them inherits. x: [L, D], weight: [N, D], bias: [N] or
     /// undefined, y: [L, N], all f32.
@@ -241,6 +259,12 @@ private:
     virtual void do_repeat_channels(ConstTensorView x, Index n, TensorView y) = 0;
     virtual void do_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
                            Segments segments, TensorView y) = 0;
+    virtual void do_quantise(ConstTensorView x, TensorView q, TensorView scales) = 0;
+    virtual void do_norm_quantised(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                                   Segments segments, TensorView q, TensorView scales) = 0;
+    virtual void do_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                               ConstTensorView weight_scales, Segments segments, bool add,
+                               TensorView y) = 0;
     virtual void do_project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
                             TensorView y) = 0;
     virtual void do_norm(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,

@@ -43,6 +43,7 @@ public:
     std::string name() const override { return "cpu"; }
     Memory& memory() override { return memory_; }
     void synchronize() override {}
+    Index matrix_unit(DType /*dtype*/) const override { return 1; }
     std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
         return make_gloo_group(seat);
     }
@@ -83,6 +84,14 @@ private:
                       TensorView k, TensorView v) override;
     void do_rotate(TensorView x, ConstTensorView rope, bool round_products) override;
     void do_gate_heads(TensorView o, ConstTensorView u, Index column) override;
+
+    // cpu_fp8.cpp: rows in E4M3 and their products.
+    void do_quantise(ConstTensorView x, TensorView q, TensorView scales) override;
+    void do_norm_quantised(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                           Segments segments, TensorView q, TensorView scales) override;
+    void do_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                       ConstTensorView weight_scales, Segments segments, bool add,
+                       TensorView y) override;
 
     // cpu_layout.cpp: values that change places.
     void do_permute(ConstTensorView x, const Shape& shape, std::span<const int> order,

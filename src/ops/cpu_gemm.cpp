@@ -1,5 +1,6 @@
 #include "ops/cpu_gemm.hpp"
 
+#include <array>
 #include <vector>
 
 #include <oneapi/dnnl/dnnl.h>
@@ -26,14 +27,26 @@ struct Tile {
     Index expert, row, rows, column, columns;
 };
 
+/// Elements begin … end−1 of a bf16 or E4M3 array as floats, which all of them are exactly.
+void widen(ConstTensorView x, Index begin, Index end, float* to) {
+    if (x.dtype() == DType::bf16)
+        return vector_math::widen(x.data<bf16>() + begin, to,
+                                  static_cast<std::size_t>(end - begin));
+    static const auto values = [] {
+        std::array<float, 256> all{};
+        for (std::size_t bits = 0; bits < all.size(); ++bits)
+            all[bits] = to_float(f8_e4m3{static_cast<std::uint8_t>(bits)});
+        return all;
+    }();
+    const f8_e4m3* from = x.data<f8_e4m3>() + begin;
+    for (Index i = 0; i < end - begin; ++i) to[i] = values[from[i].bits];
+}
+
 const float* widened(ConstTensorView x, std::vector<float>& buffer) {
     if (x.dtype() == DType::f32) return x.data<float>();
     buffer.resize(static_cast<std::size_t>(x.numel()));
-    const bf16* from = x.data<bf16>();
-    parallel_chunks(x.numel(), 65536, [&](Index begin, Index end) {
-        vector_math::widen(from + begin, buffer.data() + begin,
-                           static_cast<std::size_t>(end - begin));
-    });
+    parallel_chunks(x.numel(), 65536,
+                    [&](Index begin, Index end) { widen(x, begin, end, buffer.data() + begin); });
     return buffer.data();
 }
 
@@ -47,7 +60,7 @@ void sequential_gemm(bool transpose_b, Index m, Index n, Index k, float alpha, c
 }
 
 void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias, Segments segments,
-                TensorView y) {
+                TensorView y, const float* x_scales, const float* weight_scales) {
     const Index depth = x.shape().back();
     const Index out = y.shape().back();
     std::vector<float> x_buffer;
@@ -81,8 +94,8 @@ void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
             } else {
                 const auto count = static_cast<std::size_t>(tile.columns * depth);
                 weight_buffer.resize(count);
-                vector_math::widen(weight.data<bf16>() + weight_row * depth, weight_buffer.data(),
-                                   count);
+                widen(weight, weight_row * depth, (weight_row + tile.columns) * depth,
+                      weight_buffer.data());
                 w = weight_buffer.data();
             }
             float* result;
@@ -102,6 +115,11 @@ void cpu_linear(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
                 if (bias.defined()) {
                     const float* b = bias.data<float>() + weight_row;
                     for (Index n = 0; n < tile.columns; ++n) line[n] += b[n];
+                }
+                if (x_scales != nullptr) {
+                    const float scale = x_scales[tile.row + row];
+                    const float* scales = weight_scales + weight_row;
+                    for (Index n = 0; n < tile.columns; ++n) line[n] *= scale * scales[n];
                 }
                 if (!wide)
                     vector_math::narrow(line, y.data<bf16>() + (tile.row + row) * out + tile.column,

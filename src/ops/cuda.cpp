@@ -8,7 +8,7 @@
 #include "core/group_nccl.hpp"
 #include "core/memory_use.hpp"
 #include "kernels/kernels.hpp"
-#include "ops/backend.hpp"
+#include "ops/cuda_backend.hpp"
 #include "ops/cuda_gemm.hpp"
 
 namespace gallop {
@@ -116,16 +116,19 @@ kernels::Experts experts(Segments segments, Index all_rows) {
 /// All work goes to one stream; only upload, download, all_finite and synchronize wait for it.
 class CudaBackend final : public Backend {
 public:
-    explicit CudaBackend(int device)
-        : device_(opened(device)),
+    explicit CudaBackend(const CudaOptions& options)
+        : device_(opened(options.device)),
           stream_(make_stream()),
           memory_(device_, stream_.get()),
-          gemm_(memory_, stream_.get()) {}
+          gemm_(memory_, stream_.get(), GemmChoices(options.cache, gemm_platform(device_)),
+                options.tune) {}
     ~CudaBackend() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
 
     Device device() const override { return Device::cuda; }
     std::string name() const override { return "cuda"; }
     Memory& memory() override { return memory_; }
+    /// Rows that the tensor cores' loads can take whole: 13652 bf16 are not a multiple of 16 bytes.
+    Index matrix_unit(DType dtype) const override { return dtype == DType::f32 ? 1 : 128; }
     void synchronize() override {
         check_cuda(cudaStreamSynchronize(queue()), "waiting for the device");
     }
@@ -261,14 +264,65 @@ private:
     /// y = x·wᵀ + bias (or null), rounded once: with a bias, a bf16 result goes through f32.
     void multiply(ConstTensorView x, ConstTensorView w, const float* bias, TensorView y) {
         queue();
+        if (x.dtype() == DType::f32 && bias != nullptr && w.size(1) > 0)
+            return gemm_.run({.x = x, .w = w, .y = y, .bias = bias});
         Tensor wide = bias == nullptr || y.dtype() == DType::f32 ? Tensor() : empty(y.shape());
         const TensorView sums = wide.defined() ? wide.view() : y;
         if (w.size(1) > 0)
-            gemm_.run(x, w, sums);
+            gemm_.run({.x = x, .w = w, .y = sums});
         else
             do_fill_zero(sums);
         if (bias == nullptr) return;
         launch(kernels::Affine{in(sums), nullptr, bias, out(y), y.size(0), y.size(1)}, queue());
+    }
+
+    void do_quantise(ConstTensorView x, TensorView q, TensorView scales) override {
+        launch(quantise(x, q, scales), queue());
+    }
+
+    void do_norm_quantised(ConstTensorView x, ConstTensorView weight, const NormSpec& spec,
+                           Segments segments, TensorView q, TensorView scales) override {
+        kernels::Quantise arguments = quantise(x, q, scales);
+        arguments.normed = true;
+        arguments.weight = optional_floats(weight);
+        arguments.experts = experts(segments, rows(x));
+        arguments.kind = static_cast<kernels::NormKind>(spec.kind);
+        arguments.eps = spec.eps;
+        launch(arguments, queue());
+    }
+
+    static kernels::Quantise quantise(ConstTensorView x, TensorView q, TensorView scales) {
+        check_on_gpu(q);
+        kernels::Quantise made{};
+        made.x = in(x);
+        made.q = reinterpret_cast<std::uint8_t*>(q.raw());
+        made.scales = floats(scales);
+        made.rows = rows(x);
+        made.width = width(x);
+        made.stride = q.size(1);
+        return made;
+    }
+
+    void do_linear_fp8(ConstTensorView x, ConstTensorView x_scales, ConstTensorView weight,
+                       ConstTensorView weight_scales, Segments segments, bool add,
+                       TensorView y) override {
+        for (const ConstTensorView& part : {x, weight, ConstTensorView(y)}) check_on_gpu(part);
+        queue();
+        const Index outs = width(y);
+        const TensorView y_rows = y.reshape({rows(y), outs});
+        Index first = 0;
+        for (std::size_t e = 0; e < segments.size(); ++e) {
+            const Index last = first + segments[e];
+            const Index w = static_cast<Index>(e) * outs;
+            if (first < last)
+                gemm_.run({.x = x.rows(first, last),
+                           .w = weight.rows(w, w + outs),
+                           .y = y_rows.rows(first, last),
+                           .x_scales = floats(x_scales) + first,
+                           .w_scales = floats(weight_scales) + w,
+                           .add = add});
+            first = last;
+        }
     }
 
     void do_project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
@@ -471,8 +525,14 @@ private:
 
 }  // namespace
 
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+    return std::make_unique<CudaBackend>(options);
+}
+
 std::unique_ptr<Backend> make_cuda_backend(int device) {
-    return std::make_unique<CudaBackend>(device);
+    CudaOptions options;
+    options.device = device;
+    return make_cuda_backend(options);
 }
 
 }  // namespace gallop

@@ -1,12 +1,24 @@
 #include "ops/cuda_gemm.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <optional>
+
+#include "core/check.hpp"
+#include "core/log.hpp"
+#include "kernels/kernels.hpp"
 
 namespace gallop {
 namespace {
 
 /// What NVIDIA advises for Hopper.
 constexpr Index workspace_bytes = Index{32} << 20;
+/// Suggestions that are timed, and how often.
+constexpr int most_suggestions = 16;
+constexpr int repeats = 3;
+/// Rows of random values; more rows repeat them.
+constexpr Index drawn_rows = 1024;
 
 void check_cublas(cublasStatus_t status, const char* what, const char* file = __builtin_FILE(),
                   int line = __builtin_LINE()) {
@@ -24,7 +36,11 @@ using Description = Handle<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
 using Layout = Handle<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 using Preference = Handle<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
 
-cudaDataType_t type_of(DType dtype) { return dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F; }
+cudaDataType_t type_of(DType dtype) {
+    return dtype == DType::f8_e4m3 ? CUDA_R_8F_E4M3
+           : dtype == DType::bf16  ? CUDA_R_16BF
+                                   : CUDA_R_32F;
+}
 
 /// The largest power of two up to 256 that divides an address.
 unsigned alignment_of(const std::byte* data) {
@@ -45,75 +61,254 @@ Layout layout(DType dtype, Index rows, Index columns) {
 }
 
 template <class T>
+void describe(const Description& description, cublasLtMatmulDescAttributes_t which, T value) {
+    check_cublas(cublasLtMatmulDescSetAttribute(description.get(), which, &value, sizeof value),
+                 "describing a product");
+}
+
+template <class T>
 void prefer(const Preference& preference, cublasLtMatmulPreferenceAttributes_t which, T value) {
     check_cublas(
         cublasLtMatmulPreferenceSetAttribute(preference.get(), which, &value, sizeof value),
         "stating a preference");
 }
 
+GemmKey key_of(const GemmCall& call) {
+    return {.rows = row_bucket(call.x.size(0)),
+            .out = call.w.size(0),
+            .depth = call.w.size(1),
+            .in = call.x.dtype(),
+            .to = call.y.dtype(),
+            .add = call.add,
+            .bias = call.bias != nullptr,
+            .x_alignment = alignment_of(call.x.raw()),
+            .w_alignment = alignment_of(call.w.raw()),
+            .y_alignment = alignment_of(call.y.raw())};
+}
+
+/// Random rows to try algorithms on, and their scales for E4M3.
+struct Drawn {
+    Tensor x, scales;
+};
+
+Drawn drawn(const GemmKey& key, Memory& memory, cudaStream_t stream) {
+    Drawn made{Tensor({key.rows, key.depth}, key.in, memory), Tensor()};
+    const Index rows = std::min(key.rows, drawn_rows);
+    Tensor normals({rows, key.depth}, DType::f32, memory);
+    kernels::launch(
+        kernels::Normal{NoiseStream(1, "gemm"), 0, normals.data<float>(), normals.numel()}, stream);
+    if (key.in == DType::f8_e4m3) {
+        made.scales = Tensor({key.rows}, DType::f32, memory);
+        kernels::Quantise arguments{};
+        arguments.x = {normals.view().raw(), false};
+        arguments.q = reinterpret_cast<std::uint8_t*>(made.x.view().raw());
+        arguments.scales = made.scales.data<float>();
+        arguments.rows = rows;
+        arguments.width = arguments.stride = key.depth;
+        kernels::launch(arguments, stream);
+    } else {
+        kernels::launch(kernels::Convert{{normals.view().raw(), false},
+                                         {made.x.view().raw(), key.in == DType::bf16},
+                                         normals.numel()},
+                        stream);
+    }
+    for (Tensor* part : {&made.x, &made.scales})
+        for (Index row = rows; part->defined() && row < key.rows; row += rows) {
+            const TensorView to = part->rows(row, std::min(row + rows, key.rows));
+            check_cuda(cudaMemcpyAsync(to.raw(), part->view().raw(), to.bytes(),
+                                       cudaMemcpyDeviceToDevice, stream),
+                       "repeating rows");
+        }
+    return made;
+}
+
+Event make_event() {
+    Event event;
+    check_cuda(cudaEventCreate(event.out()), "making an event");
+    return event;
+}
+
 }  // namespace
 
-CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream)
-    : stream_(stream), workspace_({workspace_bytes}, DType::u8, memory) {
+/// The product of a call for so many rows: row-major y = x·wᵀ is column-major
+/// yᵀ = (w as [depth, out])ᵀ·(x as [depth, rows]).
+struct CudaGemm::Problem {
+    Description description;
+    Layout a, b, c;
+
+    Problem(const GemmCall& call, Index rows)
+        : a(layout(call.w.dtype(), call.w.size(1), call.w.size(0))),
+          b(layout(call.x.dtype(), call.w.size(1), rows)),
+          c(layout(call.y.dtype(), call.w.size(0), rows)) {
+        check_cublas(cublasLtMatmulDescCreate(description.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                     "describing a product");
+        describe(description, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+        if (call.x.dtype() == DType::f8_e4m3) {
+            constexpr std::int32_t by_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+            describe(description, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, by_row);
+            describe(description, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, by_row);
+            describe(description, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, call.w_scales);
+            describe(description, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, call.x_scales);
+            describe(description, CUBLASLT_MATMUL_DESC_FAST_ACCUM, std::int8_t{0});
+        }
+        if (call.bias != nullptr) {
+            describe(description, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+            describe(description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
+        }
+    }
+};
+
+std::string gemm_platform(int device) {
+    cudaDeviceProp properties{};
+    check_cuda(cudaGetDeviceProperties(&properties, device), "asking what the GPU is");
+    int driver = 0;
+    check_cuda(cudaDriverGetVersion(&driver), "asking for the driver's version");
+    return fmt::format("{}, cuBLASLt {}, driver {}", properties.name, cublasLtGetVersion(), driver);
+}
+
+CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune)
+    : memory_(memory),
+      stream_(stream),
+      workspace_({workspace_bytes}, DType::u8, memory),
+      choices_(std::move(choices)),
+      tune_(tune) {
     check_cublas(cublasLtCreate(lt_.out()), "opening cuBLASLt");
 }
 
-void CudaGemm::run(ConstTensorView x, ConstTensorView w, TensorView y) {
-    const Problem problem{x.size(0),
-                          w.size(0),
-                          w.size(1),
-                          x.dtype(),
-                          y.dtype(),
-                          alignment_of(x.raw()),
-                          alignment_of(w.raw()),
-                          alignment_of(y.raw())};
-    // Row-major y = x·wᵀ is column-major yᵀ = (w as [depth, out])ᵀ·(x as [depth, rows]).
-    const Layout a = layout(w.dtype(), problem.depth, problem.out);
-    const Layout b = layout(x.dtype(), problem.depth, problem.rows);
-    const Layout c = layout(y.dtype(), problem.out, problem.rows);
-    Description description;
-    check_cublas(cublasLtMatmulDescCreate(description.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                 "describing a product");
-    const cublasOperation_t transpose = CUBLAS_OP_T;
-    check_cublas(cublasLtMatmulDescSetAttribute(description.get(), CUBLASLT_MATMUL_DESC_TRANSA,
-                                                &transpose, sizeof transpose),
-                 "describing a product");
+void CudaGemm::run(const GemmCall& call) {
+    CHECK(
+        call.x.dtype() != DType::f8_e4m3 || (call.w.size(0) % 16 == 0 && call.w.size(1) % 16 == 0),
+        "an E4M3 matrix of shape {} (both extents multiples of 16)", to_string(call.w.shape()));
+    const GemmKey key = key_of(call);
+    const std::pair exact{key, call.x.size(0)};
+    auto found = algorithms_.find(exact);
+    if (found == algorithms_.end())
+        found = algorithms_.emplace(exact, algorithm_for(call, key)).first;
+    check_cublas(start(Problem(call, call.x.size(0)), call, found->second), "multiplying matrices");
+}
 
-    auto found = algorithms_.find(problem);
-    if (found == algorithms_.end()) {
-        Preference preference;
-        check_cublas(cublasLtMatmulPreferenceCreate(preference.out()), "stating a preference");
-        prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-               std::uint64_t{workspace_bytes});
-        prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-               static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
-        // Rows of 13652 bf16 are multiples of 8 bytes only and experts begin anywhere: an algorithm
-        // chosen for 256 bytes would fault or refuse.
-        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-               std::uint32_t{problem.w_alignment});
-        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-               std::uint32_t{problem.x_alignment});
-        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-               std::uint32_t{problem.y_alignment});
-        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-               std::uint32_t{problem.y_alignment});
-        cublasLtMatmulHeuristicResult_t best{};
-        int count = 0;
-        const cublasStatus_t status =
-            cublasLtMatmulAlgoGetHeuristic(lt_.get(), description.get(), a.get(), b.get(), c.get(),
-                                           c.get(), preference.get(), 1, &best, &count);
-        CHECK(status == CUBLAS_STATUS_SUCCESS && count == 1,
-              "cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {} ({})",
-              problem.rows, problem.depth, problem.out, problem.depth, name_of(x.dtype()),
-              name_of(y.dtype()), cublasLtGetStatusName(status));
-        found = algorithms_.emplace(problem, best.algo).first;
+cublasLtMatmulAlgo_t CudaGemm::algorithm_for(const GemmCall& call, const GemmKey& key) {
+    const Problem here(call, call.x.size(0));
+    const std::optional<GemmAlgorithm> known = choices_.find(key);
+    if (known) {
+        const auto algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(*known);
+        if (usable(here, algorithm)) return algorithm;
     }
+    const Algorithms suggested = suggestions(Problem(call, key.rows), key, most_suggestions);
+    if (!known && tune_ && suggested.size() > 1) {
+        try {
+            const auto& best = suggested[best_of(suggested, call, key)];
+            choices_.put(key, std::bit_cast<GemmAlgorithm>(best));
+            if (usable(here, best)) return best;
+        } catch (const OutOfMemoryError&) {
+            log_warning("no memory to time matrix products in rows={} out={} depth={}", key.rows,
+                        key.out, key.depth);
+        }
+    }
+    if (!suggested.empty() && usable(here, suggested[0])) return suggested[0];
+    const Algorithms exact = suggestions(here, key, 1);
+    CHECK(!exact.empty(),
+          "cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
+          call.x.size(0), key.depth, key.out, key.depth, name_of(key.in), name_of(key.to));
+    return exact[0];
+}
+
+CudaGemm::Algorithms CudaGemm::suggestions(const Problem& problem, const GemmKey& key,
+                                           int most) const {
+    Preference preference;
+    check_cublas(cublasLtMatmulPreferenceCreate(preference.out()), "stating a preference");
+    prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
+    // One order of sums: the depth isn't split.
+    prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+           static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
+    // Experts begin anywhere, and f32 networks aren't padded: an algorithm chosen for 256 bytes would
+    // fault or refuse.
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, std::uint32_t{key.w_alignment});
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, std::uint32_t{key.x_alignment});
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, std::uint32_t{key.y_alignment});
+    prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, std::uint32_t{key.y_alignment});
+    std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
+    int count = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        lt_.get(), problem.description.get(), problem.a.get(), problem.b.get(), problem.c.get(),
+        problem.c.get(), preference.get(), most, results.data(), &count);
+    Algorithms found;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return found;
+    check_cublas(status, "asking for algorithms");
+    for (int i = 0; i < count; ++i)
+        if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+            found.push_back(results[static_cast<std::size_t>(i)].algo);
+    return found;
+}
+
+bool CudaGemm::usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result{};
+    const cublasStatus_t status = cublasLtMatmulAlgoCheck(
+        lt_.get(), problem.description.get(), problem.a.get(), problem.b.get(), problem.c.get(),
+        problem.c.get(), &algorithm, &result);
+    return status == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= static_cast<std::size_t>(workspace_bytes);
+}
+
+std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call,
+                              const GemmKey& key) {
+    const Drawn rows = drawn(key, memory_, stream_);
+    Tensor expected({key.rows, key.out}, key.to, memory_);
+    Tensor actual({key.rows, key.out}, key.to, memory_);
+    Tensor same({1}, DType::i32, memory_);
+    GemmCall trial = call;
+    trial.x = rows.x;
+    trial.x_scales = rows.scales.defined() ? rows.scales.data<float>() : nullptr;
+    trial.y = expected;
+    const Problem problem(trial, key.rows);
+    const Event begin = make_event();
+    const Event end = make_event();
+    const auto fill = [&](TensorView y, int byte) {
+        check_cuda(cudaMemsetAsync(y.raw(), byte, y.bytes(), stream_), "filling");
+    };
+    std::vector<GemmTrial> trials(algorithms.size());
+    for (std::size_t i = 0; i < algorithms.size(); ++i) {
+        trial.y = i == 0 ? expected.view() : actual.view();
+        fill(trial.y, call.add ? 0 : 0xff);
+        const cublasStatus_t status = start(problem, trial, algorithms[i]);
+        if (i > 0 && status != CUBLAS_STATUS_SUCCESS) continue;
+        check_cublas(status, "trying an algorithm");
+        std::int32_t equal = 1;
+        if (i > 0) {
+            fill(same, 1);  // any value but 0
+            kernels::launch(
+                kernels::SameBytes{expected.view().raw(), actual.view().raw(),
+                                   static_cast<Index>(expected.bytes()), same.data<std::int32_t>()},
+                stream_);
+            check_cuda(cudaMemcpyAsync(&equal, same.view().raw(), sizeof equal, cudaMemcpyDefault,
+                                       stream_),
+                       "comparing results");
+            check_cuda(cudaStreamSynchronize(stream_), "comparing results");
+        }
+        trials[i].same_bits = equal != 0;
+        if (!trials[i].same_bits) continue;
+        trial.y = actual;
+        for (int repeat = 0; repeat < repeats; ++repeat) {
+            check_cuda(cudaEventRecord(begin.get(), stream_), "timing");
+            check_cublas(start(problem, trial, algorithms[i]), "timing an algorithm");
+            check_cuda(cudaEventRecord(end.get(), stream_), "timing");
+            check_cuda(cudaEventSynchronize(end.get()), "timing");
+            float milliseconds = 0;
+            check_cuda(cudaEventElapsedTime(&milliseconds, begin.get(), end.get()), "timing");
+            trials[i].microseconds.push_back(1000.0 * milliseconds);
+        }
+    }
+    return fastest(trials);
+}
+
+cublasStatus_t CudaGemm::start(const Problem& problem, const GemmCall& call,
+                               const cublasLtMatmulAlgo_t& algorithm) {
     const float one = 1.0F;
-    const float zero = 0.0F;
-    check_cublas(cublasLtMatmul(lt_.get(), description.get(), &one, w.raw(), a.get(), x.raw(),
-                                b.get(), &zero, y.raw(), c.get(), y.raw(), c.get(), &found->second,
-                                workspace_.view().raw(), workspace_bytes, stream_),
-                 "multiplying matrices");
+    const float kept = call.add ? 1.0F : 0.0F;
+    return cublasLtMatmul(lt_.get(), problem.description.get(), &one, call.w.raw(), problem.a.get(),
+                          call.x.raw(), problem.b.get(), &kept, call.y.raw(), problem.c.get(),
+                          call.y.raw(), problem.c.get(), &algorithm, workspace_.view().raw(),
+                          workspace_bytes, stream_);
 }
 
 }  // namespace gallop

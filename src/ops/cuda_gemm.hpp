@@ -1,40 +1,70 @@
 #pragma once
 
 #include <map>
+#include <utility>
+#include <vector>
 
 #include <cublasLt.h>
 
 #include "core/cuda.hpp"
 #include "ops/backend.hpp"
+#include "ops/gemm_choices.hpp"
 
 namespace gallop {
 
-/// Matrix products by cuBLASLt, all on one stream. Sums are in f32; f32 inputs are multiplied as f32,
-/// never as TF32; partial sums of a split are added in f32.
+/// One matrix product, all on the device: y = x·wᵀ. x: [rows, depth], w: [out, depth], both f32, both
+/// bf16 or both f8_e4m3; y: [rows, out], f32, or bf16 when x isn't f32.
+struct GemmCall {
+    ConstTensorView x, w;
+    TensorView y;
+    const float* x_scales = nullptr;  ///< [rows], for E4M3: the products are multiplied by both
+    const float* w_scales = nullptr;  ///< [out]
+    const float* bias = nullptr;      ///< [out], or null; only where x and y are f32
+    bool add = false;                 ///< y ← y + x·wᵀ; only where y is f32
+};
+
+/// Matrix products by cuBLASLt, all on one stream. Sums are in f32 and in one order for a shape and a
+/// version of the library; f32 inputs are multiplied as f32, never as TF32; E4M3 without Hopper's fast
+/// accumulation, which keeps 14 bits.
+///
+/// The order of sums is that of the algorithm which the library suggests first for the shape (rows
+/// rounded up to a bucket), among those that don't split the depth. Of its first suggestions the fastest
+/// is used that gives the same bits on random rows: what is timed, and what was timed before, never
+/// changes a result.
 class CudaGemm {
 public:
-    /// `memory` serves the workspace and must outlive this. Throws DeviceError, OutOfMemoryError.
-    CudaGemm(Memory& memory, cudaStream_t stream);
+    /// `memory` serves the workspace and must outlive this. `tune`: times suggestions for shapes that
+    /// `choices` doesn't know. Throws DeviceError, OutOfMemoryError.
+    CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune);
 
-    /// y = x·wᵀ. x: [rows, depth], w: [out, depth], both f32 or both bf16; y: [rows, out], f32, or bf16
-    /// when x is. Any depth and any alignment that the dtype allows. Throws Error when cuBLASLt has no
-    /// algorithm.
-    void run(ConstTensorView x, ConstTensorView w, TensorView y);
+    /// Any depth and any alignment that the dtype allows; for E4M3 depth and out are multiples of 16. The
+    /// first call of a shape waits for the device. Throws Error when cuBLASLt has no algorithm.
+    void run(const GemmCall& call);
 
 private:
-    /// Everything the choice of an algorithm depends on.
-    struct Problem {
-        Index rows, out, depth;
-        DType in_dtype, y_dtype;
-        unsigned x_alignment, w_alignment, y_alignment;
-        auto operator<=>(const Problem&) const = default;
-    };
     using Lt = Handle<cublasLtHandle_t, cublasLtDestroy>;
+    using Algorithms = std::vector<cublasLtMatmulAlgo_t>;
+    struct Problem;
 
+    cublasLtMatmulAlgo_t algorithm_for(const GemmCall& call, const GemmKey& key);
+    /// What the library suggests, best first; at most `most`.
+    Algorithms suggestions(const Problem& problem, const GemmKey& key, int most) const;
+    bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
+    /// The best of `algorithms`, timed on random rows.
+    std::size_t best_of(const Algorithms& algorithms, const GemmCall& call, const GemmKey& key);
+    cublasStatus_t start(const Problem& problem, const GemmCall& call,
+                         const cublasLtMatmulAlgo_t& algorithm);
+
+    Memory& memory_;
     cudaStream_t stream_;
     Lt lt_;
     Tensor workspace_;
-    std::map<Problem, cublasLtMatmulAlgo_t> algorithms_;
+    GemmChoices choices_;
+    bool tune_;
+    std::map<std::pair<GemmKey, Index>, cublasLtMatmulAlgo_t> algorithms_;  ///< and the rows
 };
+
+/// What choices of algorithms hold for: the GPU's model, cuBLASLt's version and the driver's.
+std::string gemm_platform(int device);
 
 }  // namespace gallop

@@ -26,6 +26,7 @@ public:
     Memory& memory() override { return memory_; }
     CountedMemory& counted() override { return memory_; }
     void synchronize() override {}
+    Index matrix_unit(DType /*dtype*/) const override { return 1; }
     std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
         return make_dry_group(seat.size);
     }
@@ -44,6 +45,13 @@ private:
     void do_repeat_channels(ConstTensorView /*x*/, Index /*n*/, TensorView /*y*/) override {}
     void do_linear(ConstTensorView /*x*/, ConstTensorView /*weight*/, ConstTensorView /*bias*/,
                    Segments /*segments*/, TensorView /*y*/) override {}
+    void do_quantise(ConstTensorView /*x*/, TensorView /*q*/, TensorView /*scales*/) override {}
+    void do_norm_quantised(ConstTensorView /*x*/, ConstTensorView /*weight*/,
+                           const NormSpec& /*spec*/, Segments /*segments*/, TensorView /*q*/,
+                           TensorView /*scales*/) override {}
+    void do_linear_fp8(ConstTensorView /*x*/, ConstTensorView /*x_scales*/,
+                       ConstTensorView /*weight*/, ConstTensorView /*weight_scales*/,
+                       Segments /*segments*/, bool /*add*/, TensorView /*y*/) override {}
     void do_project(ConstTensorView /*x*/, ConstTensorView /*weight*/, ConstTensorView /*bias*/,
                     TensorView /*y*/) override {}
     void do_norm(ConstTensorView /*x*/, ConstTensorView /*weight*/, const NormSpec& /*spec*/,

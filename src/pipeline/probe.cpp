@@ -79,8 +79,11 @@ TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCas
 Transformer load_transformer(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
     const TransformerConfig config = transformer_config(request, given);
     Group& group = *request.group;
-    const Shard shard = shard_of(config, group.rank(), group.size());
-    const auto specs = sharded_specs(config, linears_of(request.precision), shard);
+    const DType linears = linears_of(request.precision);
+    const Shard shard = shard_of(config, group.rank(), group.size(), on.matrix_unit(linears));
+    auto specs = sharded_specs(config, linears, shard);
+    if (request.precision == Precision::fp8)
+        choose_fp8(specs, config.num_layers, request.fp8, "dit");
     return {config, Checkpoint::open(request.weights).load(specs, on), on, group};
 }
 
@@ -340,9 +343,11 @@ Outputs probe_audio_decode(const ProbeRequest& request, const ProbeCase& given, 
 
 /// The case's `ids`, or its metadata's `text` cut into tokens.
 Outputs probe_text(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
-    const TextEncoder model(
-        request.weights,
-        {.compute = compute_of(request), .soft_cap = given.integer("soft_cap", 0) != 0}, on);
+    const TextEncoder model(request.weights,
+                            {.compute = compute_of(request),
+                             .soft_cap = given.integer("soft_cap", 0) != 0,
+                             .fp8 = request.precision == Precision::fp8},
+                            on);
     Tensor embedding;
     if (given.has("ids")) {
         const Tensor stored = given.read("ids");
@@ -422,6 +427,13 @@ std::vector<ProbeDifference> run_probe(const ProbeRequest& request, Backend& on)
     if (run == nullptr)
         throw_input_error("unknown component \"{}\" ({})", request.component,
                           fmt::join(probe_components(), ", "));
+    // The others would come out in bf16, and nothing would say so.
+    if (request.precision == Precision::fp8 && request.component != "dit" &&
+        request.component != "pipeline" && request.component != "text")
+        throw_input_error(
+            "{} has nothing that multiplies in E4M3 (dit, pipeline and text have; use "
+            "bf16)",
+            request.component);
     const ProbeCase given(request.input);
     const Outputs outputs = run(request, given, on);
 

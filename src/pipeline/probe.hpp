@@ -18,6 +18,7 @@ struct ProbeRequest {
     std::filesystem::path input;    ///< the case, a safetensors file
     std::filesystem::path output;   ///< written when not empty
     Precision precision = Precision::fp32;
+    Fp8Choice fp8 = {};  ///< only for Precision::fp8
     bool compare = false;
     Group* group = &solo_group();  ///< with whom the transformer is shared, as one member of it;
                                    ///< the first member writes

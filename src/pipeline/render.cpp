@@ -67,6 +67,7 @@ struct Renderer::State {
     Backend& on;
     Group& group;
     Precision precision;
+    Fp8Choice fp8;
     std::optional<Tokenizer> tokenizer;
     std::optional<TextEncoder> text_encoder;
     std::map<std::string, Transformer> transformers;
@@ -133,8 +134,12 @@ struct Renderer::State {
             return found->second;
         }
         return timed("load", [&]() -> Transformer& {
-            const Shard shard = shard_of(described.network, group.rank(), group.size());
-            const auto specs = sharded_specs(described.network, compute_dtype(precision), shard);
+            const DType dtype = compute_dtype(precision);
+            const Shard shard =
+                shard_of(described.network, group.rank(), group.size(), on.matrix_unit(dtype));
+            auto specs = sharded_specs(described.network, dtype, shard);
+            if (precision == Precision::fp8)
+                choose_fp8(specs, described.network.num_layers, fp8, variant);
             make_room(bytes_of(specs) + arrays, name);
             Weights weights = Checkpoint::open(bundle.dit(variant)).load(specs, on);
             log_info("loaded {} megabytes={}", variant, weights.bytes() >> 20);
@@ -237,13 +242,12 @@ struct Renderer::State {
         }
         Tokenizer& words = loaded(tokenizer, "tokenizer", 0,
                                   [&] { return Tokenizer::open(bundle.text_encoder()); });
-        const DType dtype = compute_dtype(precision);
+        const TextEncoderOptions how{.compute = compute_dtype(precision),
+                                     .fp8 = precision == Precision::fp8 && fp8.text_encoder};
         TextEncoder& encoder =
             loaded(text_encoder, "text encoder",
-                   bytes_of(text_encoder_specs(bundle.architecture.text, dtype)), [&] {
-                       return TextEncoder(bundle.text_encoder(),
-                                          {.compute = compute_dtype(precision)}, on);
-                   });
+                   bytes_of(text_encoder_specs(bundle.architecture.text, how.compute, how.fp8)),
+                   [&] { return TextEncoder(bundle.text_encoder(), how, on); });
         const TextFeatures made =
             timed("text", [&] { return encode_prompt(prompt, words, encoder); });
         if (!made.warning.empty()) log_warning("{}", made.warning);
@@ -343,6 +347,7 @@ Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
                        .on = on,
                        .group = group,
                        .precision = choice.precision,
+                       .fp8 = choice.fp8,
                        .tokenizer = {},
                        .text_encoder = {},
                        .transformers = {},
@@ -354,10 +359,7 @@ Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
                        .timings = {},
                        .peaks = {},
                        .residents = {},
-                       .strips_of = {}}) {
-    if (choice.precision == Precision::fp8 && on.device() == Device::cpu)
-        throw InputError("precision fp8 is not for the CPU (fp32 or bf16)");
-}
+                       .strips_of = {}}) {}
 
 Renderer::~Renderer() = default;
 

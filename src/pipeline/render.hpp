@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/clip.hpp"
+#include "model/fp8.hpp"
 #include "ops/backend.hpp"
 #include "pipeline/item.hpp"
 
@@ -19,7 +20,8 @@ struct Progress {
 };
 using ProgressSink = std::function<void(const Progress&)>;
 
-/// fp32: fp32 throughout. bf16: the published casts. fp8: E4M3 GEMMs where the backend has them.
+/// fp32: fp32 throughout. bf16: the published casts. fp8: these, but for the linears that an Fp8Choice
+/// names, which multiply in E4M3.
 enum class Precision { fp32, bf16, fp8 };
 
 /// Where the models are and what they look like.
@@ -27,6 +29,7 @@ struct ModelChoice {
     std::string path;  ///< the model folder
     std::string arch;  ///< architecture file; empty: the folder's own `gallop.yaml`, else the 15B
     Precision precision = Precision::bf16;
+    Fp8Choice fp8 = {};  ///< only for Precision::fp8
 };
 
 /// What a rendered clip cost: seconds per stage, in order.

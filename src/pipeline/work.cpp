@@ -218,9 +218,8 @@ WorkModel::WorkModel(const ModelChoice& choice)
     : state_(new State{
           open_bundle(choice.path, choice.arch), choice.precision, {}, 0, 0, 0, 0, {}, {}}) {
     State& s = *state_;
-    const DType dtype = choice.precision == Precision::fp32  ? DType::f32
-                        : choice.precision == Precision::fp8 ? DType::f8_e4m3
-                                                             : DType::bf16;
+    const bool fp8 = choice.precision == Precision::fp8;
+    const DType dtype = choice.precision == Precision::fp32 ? DType::f32 : DType::bf16;
     for (const auto& [name, variant] : s.bundle.architecture.variants) {
         Network made;
         const TransformerConfig& c = made.config = variant.network;
@@ -232,9 +231,9 @@ WorkModel::WorkModel(const ModelChoice& choice)
             made.widest = std::max(made.widest, static_cast<double>(up));
             (c.is_local(layer) ? made.local_layers : made.full_layers) += 1;
         }
-        made.weight_bytes =
-            bytes_of(transformer_specs(c, dtype == DType::f8_e4m3 ? DType::bf16 : dtype));
-        if (dtype == DType::f8_e4m3) made.weight_bytes /= 2;
+        auto table = transformer_specs(c, dtype);
+        if (fp8) choose_fp8(table, c.num_layers, choice.fp8, name);
+        made.weight_bytes = bytes_of(table);
         s.networks.emplace(name, std::move(made));
     }
     for (const TensorSpec& spec : specs(s.bundle.architecture.turbo))
@@ -245,8 +244,7 @@ WorkModel::WorkModel(const ModelChoice& choice)
     s.text_per_token =
         static_cast<double>(text.layers() * text.width *
                             (2 * text.head_size * (text.heads + text.kv_heads) + 3 * text.mlp));
-    s.text_bytes =
-        bytes_of(text_encoder_specs(text, dtype == DType::f32 ? DType::f32 : DType::bf16));
+    s.text_bytes = bytes_of(text_encoder_specs(text, dtype, fp8 && choice.fp8.text_encoder));
 }
 
 WorkModel::~WorkModel() = default;

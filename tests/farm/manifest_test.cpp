@@ -297,6 +297,33 @@ TEST_F(ManifestTest, SharesSeedsWhereItemsAreNotToDiffer) {
                             "sample); did you mean sample?"));
 }
 
+TEST_F(ManifestTest, ChoosesWhatFp8IsAbout) {
+    const auto with = [&](const std::string& model) {
+        return "version: 1\nname: test\nmodel: {path: model, " + model + "}\nitems: [{prompt: p}]";
+    };
+    EXPECT_EQ(parse(with("precision: fp8")).model.fp8, Fp8Choice{});
+    const Manifest manifest = parse(
+        with("precision: fp8, fp8: {linears: [up, down], layers: \"4-35\", text_encoder: true}"));
+    EXPECT_THAT(manifest.model.fp8.linears, ElementsAre("up", "down"));
+    EXPECT_EQ(manifest.model.fp8.layers, "4-35");
+    EXPECT_TRUE(manifest.model.fp8.text_encoder);
+
+    const auto only = [&](const std::string& model, const ManifestOptions& options = {}) {
+        const auto all = mistakes(with(model), options);
+        EXPECT_EQ(all.size(), 1U) << model;
+        return all.empty() ? std::string() : all[0];
+    };
+    EXPECT_THAT(only("precision: fp8, fp8: {linears: [upp]}"), HasSubstr("did you mean up"));
+    EXPECT_THAT(only("precision: fp8, fp8: {linears: []}"), HasSubstr("qkv, proj, up, down"));
+    EXPECT_THAT(only("precision: fp8, fp8: {layers: most}"), HasSubstr("\"inner\""));
+    EXPECT_THAT(only("precision: fp8, fp8: {layers: \"30-40\"}"), HasSubstr("layers 0 to 39"));
+    EXPECT_THAT(only("fp8: {layers: all}"), HasSubstr("only fp8 multiplies in E4M3"));
+    // One look at bf16 needs no editing.
+    EXPECT_THAT(
+        mistakes(with("precision: fp8, fp8: {layers: all}"), {{"model.precision=bf16"}, {}}),
+        testing::IsEmpty());
+}
+
 TEST_F(ManifestTest, ReadsOutputs) {
     const Manifest manifest =
         parse(with_items("outputs: {root: there, video: {crf: 20, preset: slow, pix_fmt: yuv444p}, "

@@ -50,6 +50,13 @@ TEST_F(PlanTest, GivesAnotherIdForWhateverChangesPixels) {
           "prompt: p, image: photo.png", "prompt: p, passes: 2"})
         EXPECT_TRUE(ids.insert(id(item)).second) << item;
     EXPECT_TRUE(ids.insert(id("prompt: p", {{"model.precision=fp32"}, {}})).second);
+    EXPECT_TRUE(ids.insert(id("prompt: p", {{"model.precision=fp8"}, {}})).second);
+    for (const char* choice : {"linears=[up, down]", "layers=all", "text_encoder=true"})
+        EXPECT_TRUE(
+            ids.insert(id("prompt: p",
+                          {{"model.precision=fp8", std::string("model.fp8.") + choice}, {}}))
+                .second)
+            << choice;
 }
 
 TEST_F(PlanTest, LetsInputsAndWeightsCountByContent) {

@@ -6,8 +6,9 @@
 #include <gmock/gmock.h>
 
 #include "core/device_error.hpp"
-#include "ops/backend.hpp"
+#include "ops/cuda_backend.hpp"
 #include "support/expect_near.hpp"
+#include "support/temporary_folder.hpp"
 
 // Every op on the GPU against the CPU, on values drawn anew in every run, odd sizes, and outputs
 // that start as NaN.
@@ -23,6 +24,9 @@ using ::testing::HasSubstr;
 constexpr double f32_tolerance = 5e-6;
 // The same f32 value may round to either neighbour: one last place of bf16 over the largest value.
 constexpr double bf16_tolerance = 1.0 / 128;
+
+// Hopper's tensor cores add E4M3 products in fewer bits than f32 has, before they add to f32 sums.
+constexpr double fp8_tolerance = 1e-3;
 
 double tolerance_of(DType dtype) { return dtype == DType::f32 ? f32_tolerance : bf16_tolerance; }
 
@@ -145,6 +149,86 @@ TEST_P(GpuIn, MultipliesByEachRowsExpert) {
                         return on.download(y);
                     },
                     tolerance_of(to));
+    }
+}
+
+/// What rows in E4M3 stand for.
+Tensor meant(const Tensor& q, const Tensor& scales) {
+    Tensor made(q.shape());
+    for (Index i = 0; i < q.numel(); ++i)
+        made.data<float>()[i] =
+            to_float(q.data<f8_e4m3>()[i]) * scales.data<float>()[i / q.size(1)];
+    return made;
+}
+
+// Widths with and without vector loads; the same division and rounding give the same bytes.
+TEST_P(GpuIn, QuantisesRows) {
+    for (const auto& [width, stride] :
+         {std::pair<Index, Index>{1, 16}, {203, 208}, {1364, 1376}, {5120, 5120}}) {
+        const Tensor x = random({37, width}, 3);
+        for (const bool scales : {false, true})
+            same_bytes([&](Backend& on) {
+                Tensor q = poisoned(on, {37, stride}, DType::f8_e4m3);
+                Tensor s = poisoned(on, {37});
+                on.quantise(on.upload(x), q, s);
+                return on.download(scales ? s : q);
+            });
+    }
+}
+
+// A last place of a norm may turn a rounding to E4M3: 1/16 of a value.
+TEST_P(GpuIn, QuantisesNorms) {
+    const std::array<Index, 3> segments{20, 1, 16};
+    for (const Index width : {203, 1364}) {
+        const Tensor x = random({37, width});
+        const Tensor weight = random_.tensor({3 * width});
+        for (const NormSpec::Kind kind :
+             {NormSpec::Kind::rms_offset, NormSpec::Kind::rms, NormSpec::Kind::l2})
+            agree(
+                [&](Backend& on) {
+                    const Tensor w = on.upload(weight);
+                    Tensor q = poisoned(on, {37, 1376}, DType::f8_e4m3);
+                    Tensor s = poisoned(on, {37});
+                    on.norm_quantised(on.upload(x),
+                                      kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
+                                      {kind, 1e-6F}, segments, q, s);
+                    return meant(on.download(q), on.download(s));
+                },
+                1.0 / 14);
+    }
+}
+
+// The same codes on both, so that only the order of the sums differs.
+TEST_F(Gpu, MultipliesInE4M3) {
+    struct Rows {
+        Tensor q, scales;
+    };
+    const auto quantised = [&](const Tensor& x) {
+        Rows made{Tensor({x.size(0), x.size(1)}, DType::f8_e4m3), Tensor({x.size(0)})};
+        cpu_->quantise(x, made.q, made.scales);
+        return made;
+    };
+    for (const Index depth : {16, 208, 13696}) {
+        const Rows x = quantised(random_.tensor({147, depth}));
+        const Rows w = quantised(random_.tensor({4 * 96, depth}, 0.1F));
+        const Tensor before = random_.tensor({147, 96});
+        const std::array<Index, 4> segments{101, 0, 45, 1};
+        const auto run = [&](Backend& on, bool add, Tensor y) {
+            const Tensor q = on.upload(x.q), x_scales = on.upload(x.scales);
+            const Tensor weight = on.upload(w.q), w_scales = on.upload(w.scales);
+            if (add)
+                on.add_linear_fp8(q, x_scales, weight, w_scales, segments, y);
+            else
+                on.linear_fp8(q, x_scales, weight, w_scales, segments, y);
+            return on.download(y);
+        };
+        for (const DType to : {DType::f32, DType::bf16})
+            agree(
+                [&](Backend& on) {
+                    return run(on, false, poisoned(on, {147, 96}, to));
+                },
+                to == DType::f32 ? fp8_tolerance : bf16_tolerance);
+        agree([&](Backend& on) { return run(on, true, on.upload(before)); }, fp8_tolerance);
     }
 }
 
@@ -288,6 +372,29 @@ TEST_P(GpuIn, Attends) {
                 });
             },
             tolerance_);
+    }
+}
+
+// What was timed must not show: with timing, from the file of another process, and without.
+TEST_F(Gpu, MultipliesToTheSameBitsWhateverAlgorithmIsFastest) {
+    const TemporaryFolder folder;
+    const auto timed = make_cuda_backend(CudaOptions{.cache = folder.path()});
+    const auto untimed = make_cuda_backend(CudaOptions{.tune = false});
+    for (const auto& [rows, depth, out] :
+         {std::array<Index, 3>{526, 1024, 912}, {4110, 5120, 7296}, {17, 13652, 256}}) {
+        const Tensor x = random({rows, depth}, DType::bf16);
+        const Tensor weight = random({out, depth}, DType::bf16, 0.02F);
+        const auto run = [&](Backend& on) {
+            Tensor y = poisoned(on, {rows, out}, DType::bf16);
+            on.linear(on.upload(x), on.upload(weight), {}, y);
+            return on.download(y);
+        };
+        const Tensor expected = run(*untimed);
+        const auto again = make_cuda_backend(CudaOptions{.cache = folder.path()});
+        for (Backend* on : {timed.get(), again.get()}) {
+            const Tensor actual = run(*on);
+            EXPECT_EQ(std::memcmp(actual.view().raw(), expected.view().raw(), actual.bytes()), 0);
+        }
     }
 }
 

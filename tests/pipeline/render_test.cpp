@@ -228,7 +228,27 @@ TEST_F(Render, RefusesWhatItCannotDo) {
     } catch (const InputError& error) {
         EXPECT_THAT(error.what(), HasSubstr("distil"));
     }
-    EXPECT_THROW(renderer(Precision::fp8), InputError);
+}
+
+TEST_F(Render, MultipliesInE4M3WhatIsChosenOnly) {
+    const auto video = [&](const ModelChoice& choice) {
+        Renderer r(choice, *backend_);
+        return floats(r.denoise(small_item(), {}).video_base);
+    };
+    const std::string path = (folder_->path() / "model").string();
+    const auto casts = video({.path = path, .arch = {}, .precision = Precision::bf16, .fp8 = {}});
+    const auto fp8 = video({.path = path, .arch = {}, .precision = Precision::fp8, .fp8 = {}});
+    EXPECT_NE(fp8, casts);
+    EXPECT_LE(relative_error(fp8, casts), 0.1);
+    const auto text_too = video(
+        {.path = path, .arch = {}, .precision = Precision::fp8, .fp8 = {.text_encoder = true}});
+    EXPECT_NE(text_too, fp8);
+    EXPECT_EQ(video({.path = path, .arch = {}, .precision = Precision::fp8, .fp8 = {}}), fp8)
+        << "the same bits again";
+    // A network of four layers.
+    EXPECT_THROW(
+        video({.path = path, .arch = {}, .precision = Precision::fp8, .fp8 = {.layers = "2-4"}}),
+        InputError);
 }
 
 }  // namespace
