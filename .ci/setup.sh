@@ -1,9 +1,30 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of .ci/packages.txt that this machine lacks; does nothing when there are none.
-# Without root and sudo it prints the one command to run and exits 2.
+# Without root and sudo it prints the one command to run and exits 2. Where there is nvcc it also fetches the
+# headers of .ci/requirements.txt into .cache/; without them the CUDA build leaves cuDNN out.
 set -euo pipefail
 
-list="$(dirname "$(readlink -f "$0")")/packages.txt"
+here="$(dirname "$(readlink -f "$0")")"
+list="$here/packages.txt"
+
+headers() {
+    local to="$here/../.cache/cudnn-frontend" wheels
+    if [ -e "$to/include/cudnn_frontend.h" ] || ! { command -v nvcc || ls /usr/local/cuda/bin/nvcc; } >/dev/null 2>&1; then
+        return
+    fi
+    wheels="$(mktemp -d)"
+    if python3 -m pip download -q --no-deps --require-hashes --only-binary=:all: --python-version 3.11 \
+        --platform manylinux_2_28_x86_64 -r "$here/requirements.txt" -d "$wheels" &&
+        mkdir -p "$to" && python3 -m zipfile -e "$wheels"/nvidia_cudnn_frontend-*.whl "$wheels/all" &&
+        cp -r "$wheels/all/include" "$to/"; then
+        echo "setup: cudnn-frontend's headers are in .cache/cudnn-frontend"
+    else
+        echo "setup: cudnn-frontend's headers could not be fetched; the CUDA build leaves cuDNN out" >&2
+    fi
+    rm -rf "$wheels"
+}
+trap 'headers' EXIT
+
 mapfile -t wanted < <(sed 's/#.*//; s/[[:space:]]//g; /^$/d' "$list")
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

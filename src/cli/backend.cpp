@@ -34,7 +34,8 @@ std::unique_ptr<Backend> make_backend(const std::string& name, int threads) {
     if (name == "cpu") return make_cpu_backend(threads);
     if (name == "cuda")
         return make_cuda_backend(CudaOptions{.cache = user_cache(),
-                                             .tune = switched_on("GALLOP_TUNE")});
+                                             .tune = switched_on("GALLOP_TUNE"),
+                                             .cudnn = switched_on("GALLOP_CUDNN")});
     throw_input_error("the backend is \"{}\" (cpu, cuda)", name);
 }
 

@@ -9,7 +9,9 @@
 #include "core/memory_use.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/cuda_backend.hpp"
+#include "ops/cuda_dnn.hpp"
 #include "ops/cuda_gemm.hpp"
+#include "ops/key_slices.hpp"
 
 namespace gallop {
 namespace {
@@ -121,7 +123,8 @@ public:
           stream_(make_stream()),
           memory_(device_, stream_.get()),
           gemm_(memory_, stream_.get(), GemmChoices(options.cache, gemm_platform(device_)),
-                options.tune) {}
+                options.tune),
+          cudnn_(options.cudnn ? open_cudnn(memory_, stream_.get()) : nullptr) {}
     ~CudaBackend() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
 
     Device device() const override { return Device::cuda; }
@@ -141,6 +144,7 @@ private:
     Stream stream_;
     StreamMemory memory_;
     CudaGemm gemm_;
+    std::unique_ptr<Cudnn> cudnn_;  ///< null: own kernels only
 
     static int opened(int device) {
         open_device(device);
@@ -373,12 +377,48 @@ private:
     void do_attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
                       const AttentionMask& mask, float scale, float soft_cap,
                       TensorView y) override {
+        for (const ConstTensorView& part : {q, k, v, ConstTensorView(y)}) check_on_gpu(part);
+        if (cudnn_ && q.dtype() == DType::bf16 && soft_cap == 0 && q.numel() > 0) {
+            queue();
+            if (mask.kind == AttentionMask::Kind::full && cudnn_->attend(q, k, v, scale, y)) return;
+            if (mask.kind == AttentionMask::Kind::frames &&
+                attend_by_slices(q, k, v, mask, scale, y))
+                return;
+        }
         check_head_size(q.size(2), kernels::Attention::most_size);
         launch(kernels::Attention{in(q).data, in(k).data, in(v).data, out(y).data,
                                   q.dtype() == DType::bf16, q.size(0), k.size(0), q.size(1),
                                   k.size(1), q.size(2), static_cast<kernels::MaskKind>(mask.kind),
                                   mask.frames, mask.per_frame, mask.radius, scale, soft_cap},
                queue());
+    }
+
+    /// Frame-local attention as dense ones. False when one of them can't be done so.
+    bool attend_by_slices(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                          const AttentionMask& mask, float scale, TensorView y) {
+        const KeySlices plan = plan_key_slices(mask, k.size(0));
+        const auto laid_out = [&](ConstTensorView from, Tensor& moved) -> ConstTensorView {
+            if (plan.copies.size() == 1) return from;
+            moved = empty({plan.rows, from.size(1), from.size(2)}, from.dtype());
+            for (const KeySlices::Copy& copy : plan.copies)
+                do_copy(from.rows(copy.from, copy.from + copy.rows),
+                        moved.rows(copy.to, copy.to + copy.rows));
+            return moved;
+        };
+        Tensor moved_k;
+        Tensor moved_v;
+        const ConstTensorView laid_k = laid_out(k, moved_k);
+        const ConstTensorView laid_v = laid_out(v, moved_v);
+        for (const KeySlices::Slice& slice : plan.slices) {
+            const auto keys = [&](ConstTensorView laid, ConstTensorView as_is) {
+                return (slice.laid_out ? laid : as_is).rows(slice.key, slice.key + slice.keys);
+            };
+            const Index end = slice.query + slice.queries;
+            if (!cudnn_->attend(q.rows(slice.query, end), keys(laid_k, k), keys(laid_v, v), scale,
+                                y.rows(slice.query, end)))
+                return false;
+        }
+        return true;
     }
 
     void do_gate_heads(TensorView o, ConstTensorView u, Index column) override {
@@ -416,20 +456,52 @@ private:
                queue());
     }
 
-    /// Keeps the shape [O, I, kT, kY, kX], stores [kT, kY, kX, I, O].
+    /// Keeps the shape [O, I, kT, kY, kX]; stores [O, kT, kY, kX, I] for cuDNN, else [kT, kY, kX, I, O].
     Tensor do_prepare_conv(ConstTensorView kernel, DType dtype) override {
         CHECK(kernel.device() == Device::cpu, "prepare_conv takes a host array");
         const Tensor stored = upload(kernel);
         Tensor moved = empty(kernel.shape());
-        do_permute(stored, kernel.shape(), std::array{2, 3, 4, 1, 0}, moved);
+        if (for_cudnn(dtype))
+            do_permute(stored, kernel.shape(), std::array{0, 2, 3, 4, 1}, moved);
+        else
+            do_permute(stored, kernel.shape(), std::array{2, 3, 4, 1, 0}, moved);
         if (dtype == DType::f32) return moved;
         Tensor rounded = empty(kernel.shape(), dtype);
         do_copy(moved, rounded);
         return rounded;
     }
 
+    bool for_cudnn(DType dtype) const { return cudnn_ != nullptr && dtype == DType::bf16; }
+
     void do_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                  const ConvSpec& spec, TensorView y) override {
+        if (!for_cudnn(x.dtype())) return convolve(x, kernel, bias, spec, y);
+        for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
+        queue();
+        if (spec.pad_before[0] == spec.pad_after[0]) {
+            if (cudnn_->convolve(x, kernel, bias, spec, y)) return;
+        } else {
+            // Zeros on one side in time (a causal convolution) are frames of the input.
+            const Index before = spec.pad_before[0];
+            const Index frames = x.size(0);
+            Tensor padded = empty(
+                {before + frames + spec.pad_after[0], x.size(1), x.size(2), x.size(3)}, x.dtype());
+            do_fill_zero(padded.rows(0, before));
+            do_copy(x, padded.rows(before, before + frames));
+            do_fill_zero(padded.rows(before + frames, padded.size(0)));
+            ConvSpec unpadded = spec;
+            unpadded.pad_before[0] = unpadded.pad_after[0] = 0;
+            if (cudnn_->convolve(padded, kernel, bias, unpadded, y)) return;
+        }
+        const Shape& s = kernel.shape();
+        Tensor moved = empty(s, kernel.dtype());
+        do_permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
+        convolve(x, moved, bias, spec, y);
+    }
+
+    /// By the own kernel, which reads [kT, kY, kX, I, O].
+    void convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                  const ConvSpec& spec, TensorView y) {
         kernels::Convolution arguments{};
         arguments.x = in(x).data;
         arguments.kernel = in(kernel).data;

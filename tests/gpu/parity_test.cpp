@@ -66,6 +66,13 @@ protected:
         EXPECT_EQ(std::memcmp(actual.view().raw(), expected.view().raw(), actual.bytes()), 0);
     }
 
+    /// The same call gives the same bits again.
+    void same_bytes_twice(const Op& op) {
+        const Tensor once = op(*cuda_);
+        const Tensor twice = op(*cuda_);
+        EXPECT_EQ(std::memcmp(once.view().raw(), twice.view().raw(), once.bytes()), 0);
+    }
+
     Tensor random(const Shape& shape, DType dtype, float scale = 1.0F) {
         Tensor made = random_.tensor(shape, scale);
         return dtype == DType::f32 ? std::move(made) : as_bf16(made);
@@ -372,6 +379,71 @@ TEST_P(GpuIn, Attends) {
                 });
             },
             tolerance_);
+    }
+}
+
+// The sizes of the networks, where cuDNN has plans; without it the own kernels are tested twice. By slices
+// of keys where the mask is by frame.
+TEST_F(Gpu, AttendsWithAndWithoutCudnn) {
+    using Kind = AttentionMask::Kind;
+    struct Case {
+        Index queries, keys, heads, groups, size;
+        AttentionMask mask;
+    };
+    const auto own = make_cuda_backend(CudaOptions{.cudnn = false});
+    for (const Case& c : {Case{203, 203, 10, 2, 128, {}}, Case{1, 77, 5, 1, 128, {}},
+                          Case{129, 129, 8, 4, 64, {}}, Case{57, 57, 4, 2, 256, {}},
+                          Case{7 * 13 + 9, 7 * 13 + 9, 10, 2, 128, {Kind::frames, 7, 13, 2}},
+                          Case{25 * 4 + 5, 25 * 4 + 5, 4, 2, 64, {Kind::frames, 25, 4, 3}},
+                          Case{5 * 6, 5 * 6, 4, 2, 64, {Kind::frames, 5, 6, 1}}}) {
+        const Tensor q = random({c.queries, c.heads, c.size}, DType::bf16);
+        const Tensor k = random({c.keys, c.groups, c.size}, DType::bf16);
+        const Tensor v = random({c.keys, c.groups, c.size}, DType::bf16);
+        const float scale = 1.0F / std::sqrt(static_cast<float>(c.size));
+        const auto run = [&](Backend& on) {
+            Tensor y = poisoned(on, q.shape(), DType::bf16);
+            on.attention(on.upload(q), on.upload(k), on.upload(v), c.mask, scale, 0, y);
+            return on.download(y);
+        };
+        const Tensor expected = run(*cpu_);
+        // Weights of the softmax are rounded to bf16 there before they meet the values.
+        expect_near(floats(run(*cuda_)), floats(expected), 2 * bf16_tolerance);
+        expect_near(floats(run(*own)), floats(expected), bf16_tolerance);
+        same_bytes_twice(run);
+    }
+}
+
+// As above: pictures, pictures in time, causal ones, strides, one point, odd channels.
+TEST_F(Gpu, ConvolvesWithAndWithoutCudnn) {
+    struct Case {
+        Shape x, kernel;
+        ConvSpec spec;
+    };
+    const auto own = make_cuda_backend(CudaOptions{.cudnn = false});
+    for (const Case& c :
+         {Case{{3, 17, 22, 64}, {128, 64, 3, 3}, {{1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}}},
+          Case{{5, 9, 14, 32}, {64, 32, 3, 3, 3}, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}}},
+          Case{{5, 9, 14, 64}, {32, 64, 3, 3, 3}, {{1, 1, 1}, {2, 1, 1}, {0, 1, 1}, {1, 1, 1}}},
+          Case{{2, 16, 18, 32}, {32, 32, 3, 3}, {{1, 2, 2}, {0, 0, 0}, {0, 1, 1}, {1, 1, 1}}},
+          Case{{6, 8, 8, 48}, {96, 48, 1}, {}},
+          Case{{2, 9, 7, 19}, {5, 19, 3, 3}, {{1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}}}}) {
+        const Tensor x = random(c.x, DType::bf16);
+        const Tensor kernel = random_.tensor(c.kernel, 0.1F);
+        const Tensor bias = random_.tensor({c.kernel[0]});
+        for (const bool biased : {false, true}) {
+            const auto run = [&](Backend& on) {
+                const Tensor prepared = on.prepare_conv(kernel, DType::bf16);
+                const Tensor b = on.upload(bias);
+                Tensor y =
+                    poisoned(on, Backend::conv_shape(c.x, prepared.shape(), c.spec), DType::bf16);
+                on.conv(on.upload(x), prepared, biased ? b.view() : ConstTensorView(), c.spec, y);
+                return on.download(y);
+            };
+            const Tensor expected = run(*cpu_);
+            expect_near(floats(run(*cuda_)), floats(expected), bf16_tolerance);
+            expect_near(floats(run(*own)), floats(expected), bf16_tolerance);
+            same_bytes_twice(run);
+        }
     }
 }
 

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/cuda.hpp"
+#include "ops/backend.hpp"
+
+namespace gallop {
+
+/// Attention and convolutions in bf16 by cuDNN 9, all on one stream. Plans are made once a shape; both
+/// give the same bits for a shape, a version of cuDNN and a GPU.
+class Cudnn {
+public:
+    Cudnn() = default;
+    Cudnn(const Cudnn&) = delete;
+    Cudnn& operator=(const Cudnn&) = delete;
+    virtual ~Cudnn() = default;
+
+    /// y = softmax(scale·q kᵀ) v, as Backend::attention without a mask. q, y: [Lq, H, K], k, v: [Lk, G, K]
+    /// bf16. False, and y is as it was, when cuDNN has nothing for the shape.
+    virtual bool attend(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
+                        TensorView y) = 0;
+    /// y = conv(x) + bias, as Backend::conv, but for the kernel's layout. x: [T, Y, X, I], y: [T', Y', X',
+    /// O] bf16; kernel: of shape [O, I, kT, kY, kX], stored [O, kT, kY, kX, I], bf16; bias: [O] f32 or
+    /// undefined. False when cuDNN has nothing for the shape.
+    virtual bool convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                          const ConvSpec& spec, TensorView y) = 0;
+};
+
+/// Opens the machine's cuDNN (libcudnn.so.9, where the loader finds it). Null when there is none that can
+/// be trusted, which the log says; always null in a build without cudnn-frontend's headers. `memory`
+/// serves workspaces and must outlive it.
+std::unique_ptr<Cudnn> open_cudnn(Memory& memory, cudaStream_t stream);
+
+}  // namespace gallop
