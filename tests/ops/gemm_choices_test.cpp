@@ -116,7 +116,7 @@ TEST(GemmChoices, OfSeveralProcessesAddUp) {
     for (Index writer = 0; writer < 4; ++writer)
         writers.emplace_back([&, writer] {
             GemmChoices own(folder.path(), platform);
-            for (Index i = 0; i < 20; ++i) own.put(key(100 * writer + i), algorithm(5));
+            for (Index i = 0; i < 20; ++i) own.put(key(100 * (writer + 1) + i), algorithm(5));
         });
     writers.clear();
     EXPECT_EQ(GemmChoices(folder.path(), platform).find(key(1)), algorithm(1));
