@@ -25,6 +25,7 @@ Makes an MP4 of stored latents again, with other settings if wanted.
   --preset NAME           of the H.264 encoder, ultrafast … veryslow (default: fast)
   --pix-fmt NAME          yuv420p, yuv422p, yuv444p, also with 10le (default: yuv420p)
   --audio-bitrate N       bits a second (default: 192000)
+  --tiled                 decode the picture in tiles, for the least memory; changes no pixel
   --backend cpu|cuda      (default: cpu)
   --threads N             CPU threads (default: all)
   --precision fp32|bf16   (default: the one that the file names)
@@ -53,8 +54,8 @@ int decode(const Arguments& arguments) {
         "crf", po::value<int>()->default_value(18))(
         "preset", po::value<std::string>()->default_value("fast"))(
         "pix-fmt", po::value<std::string>()->default_value("yuv420p"))(
-        "audio-bitrate", po::value<int>()->default_value(192000))("precision",
-                                                                  po::value<std::string>());
+        "audio-bitrate", po::value<int>()->default_value(192000))(
+        "precision", po::value<std::string>())("tiled", po::bool_switch());
     add_backend_options(options);
     const Values values = parse("decode", arguments, options, {"FILE"});
     const fs::path path = text_of(values, "FILE");
@@ -90,9 +91,10 @@ int decode(const Arguments& arguments) {
     const std::unique_ptr<Backend> backend = make_backend(values);
     Renderer renderer({model, or_attribute(values, "arch", file, "arch"), precision}, *backend);
     write_clip(stages_of(renderer), video, file.audio,
-               decoder == "wan" ? VideoDecoder::wan : VideoDecoder::turbo,
-               {static_cast<int>(video.size(3)) * 16, static_cast<int>(video.size(2)) * 16},
-               static_cast<int>(frames), how, attribute(file, "id", std::string()), out, {});
+               {decoder == "wan" ? VideoDecoder::wan : VideoDecoder::turbo,
+                static_cast<int>(frames), values["tiled"].as<bool>()},
+               {static_cast<int>(video.size(3)) * 16, static_cast<int>(video.size(2)) * 16}, how,
+               attribute(file, "id", std::string()), out, {});
     fmt::print("{}\n", out.string());
     return done;
 }

@@ -165,6 +165,13 @@ private:
         look();
     }
 
+    /// Whether memory ran out on an item before, and tiles are what the run does about it.
+    bool tiled_after(const coordinator::Trouble* trouble) const {
+        return trouble != nullptr && trouble->count(coordinator::FailureKind::out_of_memory) > 0 &&
+               std::find(policy_.on_oom.begin(), policy_.on_oom.end(),
+                         coordinator::OomStep::tiled_decode) != policy_.on_oom.end();
+    }
+
     bool busy(int slot) const {
         return std::any_of(held_.begin(), held_.end(),
                            [=](const auto& held) { return held.second == slot; });
@@ -199,11 +206,12 @@ private:
                 record.predicted = row.seconds;
                 write(record);
                 held_[*item] = slot;
-                agent_->handle(message::Lease{slot,
-                                              ready.round,
-                                              {{*item, row.offset, row.bytes, id, attempt,
-                                                static_cast<double>(row.seconds)}}},
-                               now);
+                agent_->handle(
+                    message::Lease{slot,
+                                   ready.round,
+                                   {{*item, row.offset, row.bytes, id, attempt,
+                                     static_cast<double>(row.seconds), tiled_after(trouble)}}},
+                    now);
                 return true;
             }
         } catch (const DiskError& refused) {

@@ -240,8 +240,8 @@ void Driver::lease(const coordinator::Lease& lease) {
     std::vector<message::Task> tasks;
     for (const coordinator::LeaseItem& one : lease.items) {
         const PlanRow& row = start_.plan.rows[one.item];
-        tasks.push_back(
-            {one.item, row.offset, row.bytes, id_of_item(one.item), one.attempt, one.seconds});
+        tasks.push_back({one.item, row.offset, row.bytes, id_of_item(one.item), one.attempt,
+                         one.seconds, one.tiled_decode});
     }
     const auto round = rounds_.find({lease.agent, lease.slot});
     if (round == rounds_.end()) return;  // gone meanwhile; the coordinator has been told

@@ -82,7 +82,10 @@ std::vector<Field> make_table() {
         {F::decoder,
          {"decoder", {Kind::choice, 0, 0, {"turbo", "wan"}}, "Which network decodes the picture"}},
         {F::decode_tiled,
-         {"decode.tiled", {Kind::flag}, "Decode the picture in tiles, to save memory"}},
+         {"decode.tiled",
+          {Kind::flag},
+          "Always decode the picture in tiles, for the least memory; otherwise only where it does "
+          "not fit"}},
         {F::audio_posterior,
          {"audio_posterior",
           {Kind::choice, 0, 0, {"sample", "mean"}},

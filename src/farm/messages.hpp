@@ -28,6 +28,7 @@ struct Task {
     std::string id;
     int attempt = 1;     ///< 1: the first try
     double seconds = 0;  ///< that it should take
+    bool tiled = false;  ///< decode in tiles though the item doesn't ask for it: memory ran out
 
     static void fields(auto& self, auto& visit) {
         visit("item", self.item);
@@ -36,6 +37,7 @@ struct Task {
         visit("id", self.id);
         visit("try", self.attempt);
         visit("seconds", self.seconds);
+        visit("tiled", self.tiled);
     }
     bool operator==(const Task&) const = default;
 };

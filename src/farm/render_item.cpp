@@ -136,8 +136,9 @@ RenderedItem render_item(const RenderTask& task, const Stages& stages,
         made.latents = finished(task.directory, path);
     }
     const fs::path clip = clip_path(task.directory, item.id);
-    write_clip(stages, latents.video(), latents.audio, item.decoder, item.size, item.frames,
-               task.outputs, item.id, clip, progress);
+    write_clip(stages, latents.video(), latents.audio,
+               {item.decoder, item.frames, item.tiled_decode}, item.size, task.outputs, item.id,
+               clip, progress);
     made.clip = finished(task.directory, clip);
     made.seconds = stages.take_timings();
     made.seconds.stages.emplace_back("total", seconds_now() - start);
@@ -172,7 +173,7 @@ std::optional<RenderedItem> adopt_item(const RenderTask& task) {
 }
 
 void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
-                VideoDecoder decoder, Size size, int frames, const OutputRequest& outputs,
+                const PictureDecode& how, Size size, const OutputRequest& outputs,
                 const std::string& id, const fs::path& path, const ProgressSink& progress) {
     Mp4Options options;
     options.width = size.width;
@@ -186,15 +187,15 @@ void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
     Mp4Writer writer(path, options, stages.decode_audio(audio));
     Index written = 0;
     stages.decode_video(
-        video, decoder, frames,
+        video, how,
         [&](ConstTensorView pictures) {
             writer.add_frames(pictures);
             written += pictures.shape()[0];
         },
         progress);
-    if (written != frames)
+    if (written != how.frames)
         throw BadOutputError(
-            fmt::format("{}: {} pictures ({} wanted)", path.string(), written, frames));
+            fmt::format("{}: {} pictures ({} wanted)", path.string(), written, how.frames));
     writer.finish();
 }
 

@@ -55,7 +55,7 @@ std::optional<RenderedItem> adopt_item(const RenderTask& task);
 /// Encodes a picture latent and a sound latent into an MP4. `id` goes into the file's comment.
 /// Throws as `render_item` does.
 void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
-                VideoDecoder decoder, Size size, int frames, const OutputRequest& outputs,
+                const PictureDecode& how, Size size, const OutputRequest& outputs,
                 const std::string& id, const std::filesystem::path& path,
                 const ProgressSink& progress);
 

@@ -86,8 +86,9 @@ private:
         const LogScope scope("item", task.id);
         bool sound = true;
         try {
-            const PlannedItem planned =
+            PlannedItem planned =
                 read_planned_item(options_.directory, config_, task.offset, task.bytes);
+            planned.item.tiled_decode = planned.item.tiled_decode || task.tiled;
             if (planned.item.id != task.id)
                 throw Error(fmt::format("line {}+{} of the plan is item {} ({} wanted)",
                                         task.offset, task.bytes, planned.item.id, task.id));
@@ -122,6 +123,8 @@ private:
         if (!made) made = render_item(work, engine_.stages, sink());
         log_info("{} seconds={:.1f}", made->adopted ? "adopted" : "rendered",
                  made->seconds.stages.empty() ? 0.0 : made->seconds.stages.back().second);
+        for (const auto& [stage, bytes] : made->seconds.peak_bytes)
+            log_info("memory stage=\"{}\" peak_megabytes={}", stage, bytes >> 20);
         say(message::Done{options_.slot, task.item, task.id, task.attempt, made->clip,
                           made->latents, made->seconds, made->adopted});
     }

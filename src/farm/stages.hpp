@@ -11,7 +11,7 @@ namespace gallop {
 /// What rendering an item asks of the engine: Renderer's functions, or a test's.
 struct Stages {
     std::function<Latents(const Item&, const Conditioning&, const ProgressSink&)> denoise;
-    std::function<void(const Tensor&, VideoDecoder, int, const FrameSink&, const ProgressSink&)>
+    std::function<void(const Tensor&, const PictureDecode&, const FrameSink&, const ProgressSink&)>
         decode_video;
     std::function<Tensor(const Tensor&)> decode_audio;
     std::function<StageSeconds()> take_timings;

@@ -39,6 +39,15 @@ struct SrSampling {
 
 enum class VideoDecoder { turbo, wan };
 
+/// How a picture latent is decoded.
+struct PictureDecode {
+    VideoDecoder decoder = VideoDecoder::turbo;
+    int frames = 0;  ///< pictures wanted
+    bool tiled =
+        false;  ///< in as many strips as are worth it, for the least memory; otherwise in as
+                ///< few as fit. Changes no pixel
+};
+
 /// One clip to render, fully resolved: everything that changes a pixel or a sample.
 struct Item {
     std::string name;  ///< the person's word for it; not part of the id

@@ -76,10 +76,12 @@ struct Renderer::State {
     std::optional<AudioVae> audio_vae;
     std::list<std::pair<std::string, Tensor>>
         features;  ///< of prompts, on the backend, newest first
-    std::vector<std::pair<std::string, double>> timings;
-    std::map<std::string, std::size_t> peaks;  ///< bytes that arrays held, by stage
+    StageSeconds timings;
     Residents residents;
-    std::map<std::array<Index, 4>, Index> strips_of;  ///< by decoder and shape
+    /// Bytes of a forward's arrays by network and sequence; strips of a decode, and the bytes of its
+    /// arrays, by decoder and shape.
+    std::map<std::pair<std::string, std::array<Index, 5>>, std::size_t> forwards;
+    std::map<std::array<Index, 4>, std::pair<Index, std::size_t>> decodes;
 
     CountedMemory* counted() const { return dynamic_cast<CountedMemory*>(&on.memory()); }
     std::optional<std::size_t> memory_left() const {
@@ -104,16 +106,21 @@ struct Renderer::State {
             ~Clock() {
                 const std::chrono::duration<double> spent =
                     std::chrono::steady_clock::now() - begin;
-                if (const CountedMemory* const memory = state.counted()) {
-                    std::size_t& peak = state.peaks[stage];
-                    peak = std::max(peak, memory->use().peak);
-                }
-                for (auto& [name, seconds] : state.timings)
+                bool known = false;
+                for (auto& [name, seconds] : state.timings.stages)
                     if (name == stage) {
                         seconds += spent.count();
+                        known = true;
+                    }
+                if (!known) state.timings.stages.emplace_back(stage, spent.count());
+                const CountedMemory* const memory = state.counted();
+                if (memory == nullptr) return;
+                for (auto& [name, bytes] : state.timings.peak_bytes)
+                    if (name == stage) {
+                        bytes = std::max(bytes, memory->use().peak);
                         return;
                     }
-                state.timings.emplace_back(stage, spent.count());
+                state.timings.peak_bytes.emplace_back(stage, memory->use().peak);
             }
         } clock{*this, stage};
         if (CountedMemory* const memory = counted()) memory->restart_peak();
@@ -124,10 +131,15 @@ struct Renderer::State {
     Transformer& transformer(const std::string& variant, const SequenceShape& shape) {
         const std::string name = "transformer " + variant;
         const DitVariant& described = bundle.variant(variant);
-        const std::size_t arrays =
-            memory_left()
-                ? forward_peak(described.network, compute_dtype(precision), shape, group.size())
-                : 0;
+        std::size_t arrays = 0;
+        if (memory_left()) {
+            const auto [found, fresh] = forwards.try_emplace(
+                {variant, {shape.frames, shape.rows, shape.columns, shape.audio, shape.text}}, 0);
+            if (fresh)
+                found->second =
+                    forward_peak(described.network, compute_dtype(precision), shape, group.size());
+            arrays = found->second;
+        }
         if (const auto found = transformers.find(variant); found != transformers.end()) {
             residents.used(name);
             make_room(arrays, name);
@@ -177,26 +189,27 @@ struct Renderer::State {
     /// In how many strips a picture is decoded by `network`, with room made for them.
     template <class Network>
     Index strips(const Network& network, const std::string& name, const Tensor& latent,
-                 VideoDecoder decoder) {
+                 const PictureDecode& how) {
         const DType dtype = compute_dtype(precision);
         const Index most = network.most_strips(latent.size(2));
-        if (!memory_left()) return 1;
+        if (how.tiled || !memory_left()) return how.tiled ? most : 1;
         const auto peak = [&](Index strips) {
             return decode_peak(network.config(), dtype, latent.shape(), strips);
         };
-        const auto [found, fresh] = strips_of.try_emplace(
-            {static_cast<Index>(decoder), latent.size(1), latent.size(2), latent.size(3)}, 1);
+        const auto [found, fresh] = decodes.try_emplace(
+            {static_cast<Index>(how.decoder), latent.size(1), latent.size(2), latent.size(3)});
+        auto& [parts, bytes] = found->second;
         if (fresh) {
             // Networks that are not needed now go before the picture is cut.
             const std::size_t whole = peak(1);
             make_room(whole + whole / 4, name);
-            found->second = strips_that_fit(memory_left(), most, peak);
-            if (found->second > 1)
-                log_info("memory is short, decoding in {} strips", found->second);
+            parts = strips_that_fit(memory_left(), most, peak);
+            bytes = parts == 1 ? whole : peak(parts);
+            if (parts > 1) log_info("memory is short, decoding in {} strips", parts);
         } else {
-            make_room(peak(found->second) * 5 / 4, name);
+            make_room(bytes + bytes / 4, name);
         }
-        return found->second;
+        return parts;
     }
 
     WanVae load_wan(WanPart part) {
@@ -357,9 +370,9 @@ Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
                        .audio_vae = {},
                        .features = {},
                        .timings = {},
-                       .peaks = {},
                        .residents = {},
-                       .strips_of = {}}) {}
+                       .forwards = {},
+                       .decodes = {}}) {}
 
 Renderer::~Renderer() = default;
 
@@ -432,8 +445,9 @@ Latents Renderer::refine(const Item& item, const Conditioning& inputs, Latents b
     return base;
 }
 
-void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int frames,
-                            const FrameSink& sink, const ProgressSink& progress) {
+void Renderer::decode_video(const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
+                            const ProgressSink& progress) {
+    const int frames = how.frames;
     State& s = *state_;
     const Tensor on_device = s.on.upload(latent);
     Index done = 0;
@@ -451,10 +465,10 @@ void Renderer::decode_video(const Tensor& latent, VideoDecoder decoder, int fram
     };
     report();
     const auto decode = [&](const auto& network, const std::string& name) {
-        const Index strips = s.strips(network, name, latent, decoder);
+        const Index strips = s.strips(network, name, latent, how);
         s.timed("decode", [&] { network.decode(on_device, s.on, pictures, strips); });
     };
-    if (decoder == VideoDecoder::turbo) {
+    if (how.decoder == VideoDecoder::turbo) {
         const std::string name = "turbo decoder";
         const auto table = specs(s.bundle.architecture.turbo, compute_dtype(s.precision));
         decode(s.loaded(s.turbo, name, State::bytes_of(table), [&] { return s.load_turbo(); }),
@@ -478,10 +492,6 @@ Tensor Renderer::decode_audio(const Tensor& latent) {
     });
 }
 
-StageSeconds Renderer::take_timings() {
-    for (const auto& [stage, bytes] : std::exchange(state_->peaks, {}))
-        log_info("memory stage=\"{}\" peak_megabytes={}", stage, bytes >> 20);
-    return {std::exchange(state_->timings, {})};
-}
+StageSeconds Renderer::take_timings() { return std::exchange(state_->timings, {}); }
 
 }  // namespace gallop

@@ -35,10 +35,14 @@ struct ModelChoice {
 /// What a rendered clip cost: seconds per stage, in order.
 struct StageSeconds {
     std::vector<std::pair<std::string, double>> stages;
+    /// Bytes that arrays held at the peak of a stage, weights of all loaded networks included; what
+    /// the device's libraries take of their own isn't. Empty where the backend doesn't count.
+    std::vector<std::pair<std::string, std::size_t>> peak_bytes = {};
 };
 
-/// Owns the models of one folder on one backend, loads each when first needed and keeps it. One
-/// clip at a time.
+/// Owns the models of one folder on one backend, loads each when first needed and keeps it while
+/// there is room: where a stage's network and arrays don't fit beside what is there, the networks that
+/// were unused for longest leave, and come back when they are needed. One clip at a time.
 class Renderer {
 public:
     /// Reads the folder's architecture; no weights yet. Throws InputError.
@@ -59,13 +63,13 @@ public:
     /// second stage; Error as `denoise`.
     Latents refine(const Item& item, const Conditioning& inputs, Latents base,
                    const ProgressSink& progress = {});
-    /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `frames` pictures go to
+    /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `how.frames` pictures go to
     /// `sink`.
-    void decode_video(const Tensor& latent, VideoDecoder decoder, int frames, const FrameSink& sink,
+    void decode_video(const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
                       const ProgressSink& progress = {});
     /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz.
     Tensor decode_audio(const Tensor& latent);
-    /// Seconds spent per stage since the last call.
+    /// Seconds spent and memory held per stage since the last call.
     StageSeconds take_timings();
 
 private:

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <memory>
 #include <thread>
 
 #include <sys/socket.h>
@@ -65,11 +66,19 @@ int be_a_renderer(const std::vector<std::string>& arguments) {
         if (config.name == "no-engine") throw InputError("there is no such model");
         if (seat.size > 1 && !fs::is_directory(seat.rendezvous)) throw Error("no rendezvous");
         Stages stages = fake_stages();
-        stages.denoise = [denoise = stages.denoise, run = options.directory, seat](
+        const auto too_large = std::make_shared<bool>(false);
+        stages.denoise = [denoise = stages.denoise, run = options.directory, seat, too_large](
                              const Item& item, const Conditioning& inputs,
                              const ProgressSink& progress) {
             misbehave(item.prompt, run, seat, progress);
+            *too_large = item.prompt.find("fits-in-tiles") != std::string::npos;
             return denoise(item, inputs, progress);
+        };
+        stages.decode_video = [decode = stages.decode_video, too_large](
+                                  const Tensor& latent, const PictureDecode& how,
+                                  const FrameSink& sink, const ProgressSink& progress) {
+            if (*too_large && !how.tiled) throw OutOfMemoryError("no memory for a picture");
+            decode(latent, how, sink, progress);
         };
         const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
         return Engine{std::move(stages), visible == nullptr ? "fake" : visible};

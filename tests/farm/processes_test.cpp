@@ -66,6 +66,15 @@ constexpr const char* five =
     "items: [{name: a, prompt: p}, {name: b, prompt: q}, {name: c, prompt: r, seconds: 0.4}, "
     "{name: d, prompt: s}, {name: e, prompt: t}, {name: again, prompt: p}]";
 
+TEST_F(ServeTest, DecodesInTilesAfterMemoryRanOut) {
+    take("items: [{name: a, prompt: fits-in-tiles}, {name: b, prompt: q}]");
+    EXPECT_EQ(run(1).outcome, coordinator::Outcome::complete);
+    const auto failed = events("failed");
+    ASSERT_EQ(failed.size(), 1U);
+    EXPECT_EQ(failed[0]["kind"], "out_of_memory");
+    EXPECT_EQ(events("done").size(), 2U);
+}
+
 TEST_F(ServeTest, RendersEveryItemOnceAndSaysSo) {
     take(five);
     const ServeResult result = run();

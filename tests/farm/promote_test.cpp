@@ -78,10 +78,10 @@ protected:
                 throw Error("the base stage ran");
             },
             .decode_video =
-                [](const Tensor& latent, VideoDecoder, int frames, const FrameSink& sink,
+                [](const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
                    const ProgressSink&) {
                     const Tensor pictures = Tensor::zeros(
-                        {frames, latent.size(2) * 16, latent.size(3) * 16, 3}, DType::u8);
+                        {how.frames, latent.size(2) * 16, latent.size(3) * 16, 3}, DType::u8);
                     sink(pictures);
                 },
             .decode_audio =

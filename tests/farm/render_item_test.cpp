@@ -92,9 +92,9 @@ TEST_F(RenderItem, FailsWithTooFewPicturesAndLeavesNoClip) {
     take("items: [{prompt: p}]");
     Stages broken = test::fake_stages();
     const auto decode = broken.decode_video;
-    broken.decode_video = [&](const Tensor& latent, VideoDecoder decoder, int frames,
-                              const FrameSink& sink, const ProgressSink& progress) {
-        decode(latent, decoder, frames - 1, sink, progress);
+    broken.decode_video = [&](const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
+                              const ProgressSink& progress) {
+        decode(latent, {how.decoder, how.frames - 1}, sink, progress);
     };
     EXPECT_THROW(render(broken), BadOutputError);
     for (const auto& [name, content] : test::PlannedRun::files(directory_))

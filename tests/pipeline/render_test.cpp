@@ -62,7 +62,7 @@ TEST_F(Render, MakesLatentsPicturesAndSoundOfTheRightSizes) {
     EXPECT_EQ(latents.audio.shape(), Shape({9, 64}));
 
     Index pictures = 0;
-    r.decode_video(latents.video(), VideoDecoder::turbo, 9, [&](ConstTensorView frames) {
+    r.decode_video(latents.video(), {VideoDecoder::turbo, 9}, [&](ConstTensorView frames) {
         EXPECT_EQ(frames.dtype(), DType::u8);
         EXPECT_EQ(frames.shape(), Shape({frames.size(0), 32, 64, 3}));
         pictures += frames.size(0);
@@ -72,6 +72,37 @@ TEST_F(Render, MakesLatentsPicturesAndSoundOfTheRightSizes) {
     const StageSeconds spent = r.take_timings();
     EXPECT_GE(spent.stages.size(), 4U);
     EXPECT_TRUE(r.take_timings().stages.empty());
+}
+
+TEST_F(Render, TilesChangeNoPicture) {
+    Renderer r = renderer();
+    Item item = small_item();
+    item.base_size = item.size = {32, 416};  // 26 latent rows: high enough for two strips
+    item.base.steps = 1;
+    const Latents latents = r.denoise(item, {});
+    for (const VideoDecoder decoder : {VideoDecoder::turbo, VideoDecoder::wan}) {
+        const auto decoded = [&](bool tiled) {
+            std::vector<std::uint8_t> values;
+            r.decode_video(latents.video(), {decoder, 9, tiled}, [&](ConstTensorView frames) {
+                const auto pixels = frames.span<std::uint8_t>();
+                values.insert(values.end(), pixels.begin(), pixels.end());
+            });
+            return values;
+        };
+        const auto whole = decoded(false);
+        const auto tiled = decoded(true);
+        ASSERT_EQ(whole.size(), tiled.size());
+        // A value beside a step between two levels may fall on its other side.
+        std::size_t other = 0;
+        for (std::size_t i = 0; i < whole.size(); ++i) {
+            EXPECT_LE(std::abs(whole[i] - tiled[i]), 1);
+            other += whole[i] != tiled[i] ? 1 : 0;
+        }
+        EXPECT_LE(other, whole.size() / 1000);
+    }
+    const StageSeconds spent = r.take_timings();
+    ASSERT_FALSE(spent.peak_bytes.empty());
+    for (const auto& [stage, bytes] : spent.peak_bytes) EXPECT_GT(bytes, 0U) << stage;
 }
 
 TEST_F(Render, GivesTheSameBitsAgainAndInAnyOrder) {
@@ -183,7 +214,7 @@ TEST_F(Render, DecodesByEitherDecoder) {
     const Latents latents = r.denoise(small_item(), {});
     for (const VideoDecoder decoder : {VideoDecoder::turbo, VideoDecoder::wan}) {
         Index pictures = 0;
-        r.decode_video(latents.video(), decoder, 6,
+        r.decode_video(latents.video(), {decoder, 6},
                        [&](ConstTensorView frames) { pictures += frames.size(0); });
         EXPECT_EQ(pictures, 6);  // no more than asked for
     }
@@ -196,7 +227,7 @@ TEST_F(Render, RendersASinglePicture) {
     item.audio_latents = 1;
     const Latents latents = r.denoise(item, {});
     Index pictures = 0;
-    r.decode_video(latents.video(), VideoDecoder::turbo, 1,
+    r.decode_video(latents.video(), {VideoDecoder::turbo, 1},
                    [&](ConstTensorView frames) { pictures += frames.size(0); });
     EXPECT_EQ(pictures, 1);
     EXPECT_EQ(r.decode_audio(latents.audio).size(1), samples_per_frame);

@@ -25,8 +25,9 @@ inline Stages fake_stages() {
             for (int step = 0; step <= steps; ++step) progress({"base", step, steps});
             return latents;
         },
-        [](const Tensor& latent, VideoDecoder, int frames, const FrameSink& sink,
+        [](const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
            const ProgressSink& progress) {
+            const int frames = how.frames;
             const Index height = latent.size(2) * 16;
             const Index width = latent.size(3) * 16;
             for (int frame = 0; frame < frames; ++frame) {
