@@ -15,9 +15,11 @@
 #include "farm/driver.hpp"
 #include "farm/index.hpp"
 #include "farm/lease_folder.hpp"
+#include "farm/report.hpp"
 #include "farm/resume.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/shared_queue.hpp"
+#include "farm/shared_status.hpp"
 #include "farm/time_text.hpp"
 
 namespace gallop {
@@ -62,6 +64,7 @@ public:
           leases_(directory, silences_a_lease * start_.config.schedule.silent_seconds),
           queue_(start_.plan, start_.config.schedule.order,
                  fmt::format("{}-{}", host_name(), ::getpid())) {
+        terminal_ = options.terminal;
         options.agent.renderers.directory = directory;
         for (const PlanRow& row : start_.plan.rows)
             options.agent.gpus_per_slot = std::max<int>(options.agent.gpus_per_slot, row.gpus);
@@ -74,12 +77,21 @@ public:
 
     ServeResult run() {
         agent_->begin(seconds_now());
+        look();
+        shown_.emplace(history_, terminal_, seconds_now());
+        report_.emplace(directory_);
         while (!agent_->finished()) turn();
-        for (const auto& [item, slot] : held_) release(item, slot, "the process ends");
+        for (const auto& [item, held] : held_) release(item, held.slot, "the process ends");
         return finish();
     }
 
 private:
+    struct Held {
+        int slot;
+        std::string name;
+        double since;
+    };
+
     void turn() {
         const double now = seconds_now();
         bool happened = agent_->step(now);
@@ -95,10 +107,37 @@ private:
         }
         heed(now);
         if (!stopping_) feed(now);
+        if (now >= shown_->due()) {
+            look();
+            shown_->show(own_slots(now), now);
+        }
         if (happened) return;
         std::vector<pollfd> all = {{signals_.descriptor(), POLLIN, 0}};
         agent_->add_descriptors(all);
         ::poll(all.data(), all.size(), 50);
+    }
+
+    /// What this process's renderers do.
+    std::vector<SlotStatus> own_slots(double now) {
+        std::vector<SlotStatus> all;
+        for (const auto& [slot, ready] : ready_) {
+            SlotStatus one{.agent = static_cast<int>(::getpid()), .slot = slot};
+            for (const auto& [item, held] : held_) {
+                if (held.slot != slot) continue;
+                one.id = id_of(item);
+                one.name = held.name;
+                one.seconds = now - held.since;
+                one.predicted = start_.plan.rows[item].seconds;
+                if (const auto known = progress_.find(slot);
+                    known != progress_.end() && known->second.item == item) {
+                    one.stage = known->second.stage;
+                    one.step = known->second.step;
+                    one.steps = known->second.steps;
+                }
+            }
+            all.push_back(std::move(one));
+        }
+        return all;
     }
 
     /// Signals, the clock of the job, and the disk under the journal.
@@ -121,8 +160,8 @@ private:
         if (!stopping_) return;
         if (!held_.empty() && now >= stop_at_ && !revoked_) {
             revoked_ = true;
-            for (const auto& [item, slot] : held_)
-                agent_->handle(message::Revoke{slot, {item}, true}, now);
+            for (const auto& [item, held] : held_)
+                agent_->handle(message::Revoke{held.slot, {item}, true}, now);
         }
         if (held_.empty()) end(now);
     }
@@ -174,7 +213,7 @@ private:
 
     bool busy(int slot) const {
         return std::any_of(held_.begin(), held_.end(),
-                           [=](const auto& held) { return held.second == slot; });
+                           [=](const auto& held) { return held.second.slot == slot; });
     }
 
     /// Leases an item to a slot; false when there is none to be had now.
@@ -205,7 +244,7 @@ private:
                 record.attempt = attempt;
                 record.predicted = row.seconds;
                 write(record);
-                held_[*item] = slot;
+                held_[*item] = {slot, name_of_item(row), now};
                 agent_->handle(
                     message::Lease{slot,
                                    ready.round,
@@ -245,6 +284,8 @@ private:
         } else if (const auto* gone = std::get_if<message::Gone>(&message)) {
             log_warning("renderer gone slot={} reason=\"{}\"", gone->slot, gone->error);
             ready_.erase(gone->slot);
+        } else if (const auto* beat = std::get_if<message::Beat>(&message)) {
+            for (const message::SlotProgress& one : beat->slots) progress_[one.slot] = one;
         } else if (const auto* done = std::get_if<message::Done>(&message)) {
             on(*done);
         } else if (const auto* failed = std::get_if<message::Failed>(&message)) {
@@ -252,7 +293,7 @@ private:
         } else if (const auto* returned = std::get_if<message::Returned>(&message)) {
             for (const std::uint32_t item : returned->items)
                 if (const auto held = held_.find(item); held != held_.end()) {
-                    release(item, held->second, "given back");
+                    release(item, held->second.slot, "given back");
                     held_.erase(held);
                 }
         } else if (const auto* leaving = std::get_if<message::Leaving>(&message)) {
@@ -343,14 +384,22 @@ private:
 
     std::string id_of(std::uint32_t item) const { return id_text(start_.plan.rows[item].id); }
 
+    std::string name_of_item(const PlanRow& row) const {
+        return read_planned_name(directory_, start_.config, row.offset, row.bytes);
+    }
+
     ServeResult finish() {
         ServeResult result;
         result.why = why_;
         if (!agent_->trouble().error.empty()) result.trouble = agent_->trouble();
+        report_.reset();
         try {
             journal_.flush();
             look();
-            if (start_.ledger.open() > 0) return result;
+            if (start_.ledger.open() > 0) {
+                if (leases_.alone()) shown_->sign_off();
+                return result;
+            }
             result.outcome =
                 start_.ledger.quarantined() > 0 ? Outcome::quarantined : Outcome::complete;
             if (fs::exists(directory_ / "COMPLETE")) return result;
@@ -360,6 +409,8 @@ private:
             look();
             write_index(history_);
             write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+            shown_->sign_off();
+            write_report(directory_);
             // What the dead have left.
             std::error_code ignored;
             fs::remove_all(directory_ / "leases", ignored);
@@ -383,11 +434,15 @@ private:
     LeaseFolder leases_;
     SharedQueue queue_;
     std::optional<Agent> agent_;
+    std::optional<SharedStatus> shown_;
+    std::optional<LiveReport> report_;
+    bool terminal_ = false;
 
     std::vector<message::Message> heard_;
-    std::map<int, message::Ready> ready_;          ///< slots that can take items
-    std::map<std::uint32_t, int> held_;            ///< items, and whose they are
-    std::map<std::uint32_t, double> failed_here_;  ///< items, and until when they wait
+    std::map<int, message::Ready> ready_;            ///< slots that can take items
+    std::map<std::uint32_t, Held> held_;             ///< items that are rendered here
+    std::map<int, message::SlotProgress> progress_;  ///< by slot
+    std::map<std::uint32_t, double> failed_here_;    ///< items, and until when they wait
     std::string device_;
     double next_beat_ = 0;
     double feed_at_ = 0;

@@ -92,6 +92,19 @@ bool LeaseFolder::claim(std::string_view id) {
     }
 }
 
+bool LeaseFolder::alone() {
+    const double now = server_time();
+    std::error_code failed;
+    for (fs::directory_iterator entry(folder_, failed), end; !failed && entry != end;
+         entry.increment(failed)) {
+        const fs::path& path = entry->path();
+        if (path == clock_path_ || !path.filename().string().starts_with("clock-")) continue;
+        const Descriptor other(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (other && now - modified(other.get()) <= ttl_) return false;
+    }
+    return true;
+}
+
 bool LeaseFolder::holds(std::string_view id) const {
     const std::lock_guard lock(mutex_);
     return held_.find(id) != held_.end();
@@ -124,6 +137,7 @@ void LeaseFolder::give_back(std::string_view id) {
 void LeaseFolder::keep() {
     std::unique_lock lock(mutex_);
     while (!ending_) {
+        touch(clock_.get());  // a sign of life for `alone`
         for (const auto& [id, held] : held_)
             if (!touch(held.descriptor.get()))
                 log_warning("a lease could not be touched id={} reason=\"{}\"", id,

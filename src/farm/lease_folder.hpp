@@ -42,6 +42,9 @@ public:
     /// Lets go of an item that is not decided: the next one may take it at once.
     void give_back(std::string_view id);
 
+    /// Whether no other process has touched its file here lately: they all have left or died.
+    bool alone();
+
     /// The file server's time, seconds since 1970. Throws Error.
     double server_time();
 

@@ -204,6 +204,13 @@ private:
     std::vector<Json> rows_;
 };
 
+bool is_newer_than(const fs::path& path, double seconds) {
+    std::error_code missing;
+    const auto written = fs::last_write_time(path, missing);
+    return !missing &&
+           fs::file_time_type::clock::now() - written < std::chrono::duration<double>(seconds);
+}
+
 }  // namespace
 
 ReportCount write_report(const fs::path& run, const ReportOptions& options) {
@@ -233,6 +240,7 @@ LiveReport::LiveReport(const fs::path& run, double least_seconds, double most_se
               clock.wait_for(hold, ended, std::chrono::duration<double>(pause),
                              [] { return false; });
               if (ended.stop_requested()) return;
+              if (is_newer_than(run / "report" / "index.html", pause / 2)) continue;
               try {
                   write_report(run, {live_thumbnail_seconds, 1, ended});
               } catch (const std::exception& failed) {

@@ -34,11 +34,14 @@ ReportCount write_report(const std::filesystem::path& run, const ReportOptions& 
 
 /// Writes the report of a run that is under way now and then, on a thread of its own at low
 /// priority: often at first, later when a quarter of the time so far has gone by again. So the report
-/// of the end finds most contact strips made. What goes wrong is said in the log and does not touch
+/// of the end finds most contact strips made. Where several processes do so, one that finds a new
+/// report leaves it at that. What goes wrong is said in the log and does not touch
 /// the run. The destructor waits for a report that is being written, which makes no more strips.
 class LiveReport {
 public:
-    LiveReport(const std::filesystem::path& run, double least_seconds, double most_seconds);
+    /// Seconds between reports: at first, and at most.
+    explicit LiveReport(const std::filesystem::path& run, double least_seconds = 2,
+                        double most_seconds = 120);
 
 private:
     std::jthread thread_;

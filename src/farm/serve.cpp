@@ -27,8 +27,6 @@ namespace fs = std::filesystem;
 
 /// How long the end waits for ranks to leave, beyond what their renderers may take.
 constexpr double leave_seconds = 5;
-constexpr double report_seconds = 2;                 // between reports of a run under way, first
-constexpr double late_report_seconds = 120;          // and at most
 constexpr std::size_t quick_report_items = 100'000;  // whose report takes no more than seconds
 
 /// Sleeps until something is likely to be there: a renderer's message, a signal, or, on a link that
@@ -135,7 +133,7 @@ private:
         for (int rank = 1; rank < link_.size(); ++rank)
             link_.send(rank, message::to_text(message::Begin{directory_.string()}));
         agent_->begin(now);
-        report_.emplace(directory_, report_seconds, late_report_seconds);
+        report_.emplace(directory_);
         const double left = job_seconds_left();
         if (left < coordinator::forever) driver_.job_ends_in(left, now);
     }

@@ -182,10 +182,10 @@ FailureStatus failure_of(const RunHistory& history, std::size_t item) {
     return failure;
 }
 
-Survey survey(const RunHistory& history, std::size_t most) {
+Survey survey_journals(const RunHistory& history, const Pulse& pulse, std::size_t most) {
     Survey found;
-    found.pulse = feel_pulse(history.directory());
-    found.status = status_from(history, found.pulse);
+    found.pulse = pulse;
+    found.status = status_from(history, pulse);
     for (std::size_t item = 0; item < history.size(); ++item) {
         const bool given_up = history[item].state == State::quarantined;
         if (!given_up && (history[item].state == State::done ||
@@ -194,6 +194,11 @@ Survey survey(const RunHistory& history, std::size_t most) {
         std::vector<FailureStatus>& list = given_up ? found.quarantined : found.failing;
         if (list.size() < most) list.push_back(failure_of(history, item));
     }
+    return found;
+}
+
+Survey survey(const RunHistory& history, std::size_t most) {
+    Survey found = survey_journals(history, feel_pulse(history.directory()), most);
     if (found.pulse.live() && found.pulse.status_age &&
         *found.pulse.status_age < status_stale_seconds)
         if (auto told = read_status(history.directory())) found.status = std::move(*told);

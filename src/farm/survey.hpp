@@ -56,6 +56,10 @@ struct Survey {
 Survey survey(const RunHistory& history,
               std::size_t most = std::numeric_limits<std::size_t>::max());
 
+/// The same from the journals and a pulse alone: neither `status.json` nor Slurm is asked.
+Survey survey_journals(const RunHistory& history, const Pulse& pulse,
+                       std::size_t most = std::numeric_limits<std::size_t>::max());
+
 /// The last failure of an item, or what it was given up for.
 FailureStatus failure_of(const RunHistory& history, std::size_t item);
 

@@ -13,6 +13,7 @@
 
 #include "core/files.hpp"
 #include "core/log.hpp"
+#include "farm/attach.hpp"
 #include "farm/journal.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/serve.hpp"
@@ -257,6 +258,12 @@ int main(int argc, char** argv) {
     if (argc > 2 && std::string(argv[1]) == "run") {
         gallop::set_log_level(gallop::LogLevel::error);
         return static_cast<int>(gallop::run_here(argv[2], 2).outcome);
+    }
+    if (argc > 2 && std::string(argv[1]) == "attach") {
+        gallop::set_log_level(gallop::LogLevel::error);
+        static gallop::StopSignals signals;
+        const auto agent = gallop::test::quick_agent(argv[2], 2);
+        return static_cast<int>(gallop::attach(argv[2], {agent, "", false}, signals).outcome);
     }
     testing::InitGoogleTest(&argc, argv);
     return RUN_ALL_TESTS();

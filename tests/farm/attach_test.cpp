@@ -1,0 +1,118 @@
+// Attached processes, which share a run without a coordinator; their engine is a fake. This program,
+// started with "attach" as its first argument, is such a process.
+
+#include <csignal>
+#include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/files.hpp"
+#include "farm/coordinator.hpp"
+#include "farm/history.hpp"
+#include "farm/status.hpp"
+#include "support/planned_run.hpp"
+#include "tests/farm/fake_renderer.hpp"
+
+namespace gallop {
+namespace {
+
+namespace fs = std::filesystem;
+using coordinator::Outcome;
+using State = ItemHistory::State;
+using Json = nlohmann::json;
+
+class Attached : public testing::Test {
+protected:
+    void take(const std::string& items) {
+        directory_ = run_.freeze(run_.plan(items, {"retry.other_host=false"}), "run");
+    }
+    ::pid_t start() const {
+        const ::pid_t child = ::fork();
+        if (child == 0) {
+            ::execl("/proc/self/exe", "processes_test", "attach", directory_.c_str(), nullptr);
+            ::_exit(127);
+        }
+        return child;
+    }
+    static Outcome end_of(::pid_t child) {
+        int code = 0;
+        ::waitpid(child, &code, 0);
+        EXPECT_TRUE(WIFEXITED(code));
+        return static_cast<Outcome>(WEXITSTATUS(code));
+    }
+    std::vector<Json> events(const std::string& kind) const {
+        std::vector<Json> found;
+        RunHistory history(directory_);
+        history.update([&](const Json& event, std::optional<std::size_t>) {
+            if (event.value("event", "") == kind) found.push_back(event);
+        });
+        return found;
+    }
+    RunStatus status() const { return read_status(directory_).value_or(RunStatus{}); }
+
+    test::PlannedRun run_;
+    fs::path directory_;
+};
+
+TEST_F(Attached, ShareARunAndLeaveWhatACoordinatorWould) {
+    take(
+        "items: [{name: a, prompt: p}, {name: b, prompt: q}, {name: c, prompt: r}, {name: d, "
+        "prompt: s}, {name: e, prompt: t}, {name: f, prompt: bad-luck once}]");
+    const ::pid_t one = start();
+    const ::pid_t other = start();
+    EXPECT_EQ(end_of(one), Outcome::complete);
+    EXPECT_EQ(end_of(other), Outcome::complete);
+    std::set<std::string> done;
+    for (const Json& event : events("done")) EXPECT_TRUE(done.insert(event["id"]).second);
+    EXPECT_EQ(done.size(), 6U);
+    EXPECT_EQ(events("failed").size(), 1U);
+    EXPECT_TRUE(fs::exists(directory_ / "COMPLETE"));
+    EXPECT_TRUE(fs::exists(directory_ / "index.jsonl"));
+    EXPECT_TRUE(fs::exists(directory_ / "report" / "index.html"));
+    EXPECT_FALSE(fs::exists(directory_ / "leases"));
+    EXPECT_EQ(status().state, RunState::finished);
+    EXPECT_EQ(status().done, 6U);
+    EXPECT_EQ(status().failed_tries, 1U);
+    EXPECT_EQ(status().agents.size(), 2U);
+    EXPECT_THAT(read_text(directory_ / "metrics.prom"), testing::HasSubstr("gallop_"));
+}
+
+TEST_F(Attached, ShowTheRunWhileTheyWorkAndThatTheyLeft) {
+    take("items: [{prompt: slow a}, {prompt: slow b}, {prompt: slow c}]");
+    const ::pid_t child = start();
+    for (int tries = 0; tries < 1000 && status().items == 0; ++tries) test::rest(10);
+    EXPECT_EQ(status().state, RunState::running);
+    EXPECT_EQ(status().items, 3U);
+    EXPECT_EQ(status().done, 0U);
+    for (int tries = 0; tries < 1000 && events("leased").empty(); ++tries) test::rest(10);
+    ::kill(child, SIGTERM);
+    EXPECT_EQ(end_of(child), Outcome::stopped);
+    EXPECT_EQ(status().state, RunState::stopped);
+    EXPECT_EQ(status().leased, 0U);
+    EXPECT_EQ(status().open, 3U);
+}
+
+TEST_F(Attached, DecodeInTilesAfterMemoryRanOut) {
+    take("items: [{name: a, prompt: fits-in-tiles}, {name: b, prompt: q}]");
+    EXPECT_EQ(end_of(start()), Outcome::complete);
+    const auto failed = events("failed");
+    ASSERT_EQ(failed.size(), 1U);
+    EXPECT_EQ(failed[0]["kind"], "out_of_memory");
+    EXPECT_EQ(events("done").size(), 2U);
+}
+
+TEST_F(Attached, GiveUpWhatFailsAgainAndAgain) {
+    take("items: [{name: a, prompt: bad-luck}, {name: b, prompt: q}]");
+    EXPECT_EQ(end_of(start()), Outcome::quarantined);
+    EXPECT_EQ(status().state, RunState::finished);
+    EXPECT_EQ(status().quarantined, 1U);
+    EXPECT_EQ(status().done, 1U);
+    ASSERT_FALSE(status().failures.empty());
+    EXPECT_THAT(status().failures.back().error, testing::HasSubstr("bad luck"));
+}
+
+}  // namespace
+}  // namespace gallop
