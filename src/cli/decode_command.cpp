@@ -25,7 +25,8 @@ Makes an MP4 of stored latents again, with other settings if wanted.
   --preset NAME           of the H.264 encoder, ultrafast … veryslow (default: fast)
   --pix-fmt NAME          yuv420p, yuv422p, yuv444p, also with 10le (default: yuv420p)
   --audio-bitrate N       bits a second (default: 192000)
-  --tiled                 decode the picture in tiles, for the least memory; changes no pixel
+  --tiled                 decode the picture in tiles, for the least memory; a colour value in a
+                          thousand may differ by one level of 256
   --backend cpu|cuda      (default: cpu)
   --threads N             CPU threads (default: all)
   --precision fp32|bf16   (default: the one that the file names)

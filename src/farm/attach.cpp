@@ -78,6 +78,8 @@ public:
     ServeResult run() {
         agent_->begin(seconds_now());
         look();
+        std::error_code ignored;
+        if (start_.ledger.open() > 0) fs::remove(directory_ / "COMPLETE", ignored);
         shown_.emplace(history_, terminal_, seconds_now());
         report_.emplace(directory_);
         while (!agent_->finished()) turn();
@@ -121,7 +123,9 @@ private:
     std::vector<SlotStatus> own_slots(double now) {
         std::vector<SlotStatus> all;
         for (const auto& [slot, ready] : ready_) {
-            SlotStatus one{.agent = static_cast<int>(::getpid()), .slot = slot};
+            SlotStatus one;
+            one.agent = static_cast<int>(::getpid());
+            one.slot = slot;
             for (const auto& [item, held] : held_) {
                 if (held.slot != slot) continue;
                 one.id = id_of(item);
@@ -402,16 +406,17 @@ private:
             }
             result.outcome =
                 start_.ledger.quarantined() > 0 ? Outcome::quarantined : Outcome::complete;
-            if (fs::exists(directory_ / "COMPLETE")) return result;
-            write({.what = What::ended,
-                   .text = result.outcome == Outcome::complete ? "complete" : "quarantined"});
-            journal_.flush();
-            look();
-            write_index(history_);
-            write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
-            shown_->sign_off();
-            write_report(directory_);
-            // What the dead have left.
+            if (!fs::exists(directory_ / "COMPLETE")) {
+                write({.what = What::ended,
+                       .text = result.outcome == Outcome::complete ? "complete" : "quarantined"});
+                journal_.flush();
+                look();
+                write_index(history_);
+                write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+                shown_->sign_off();
+                write_report(directory_);
+            }
+            // What the dead have left, and who came late.
             std::error_code ignored;
             fs::remove_all(directory_ / "leases", ignored);
             for (const char* folder : {"clips", "latents"})

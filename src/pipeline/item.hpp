@@ -43,9 +43,9 @@ enum class VideoDecoder { turbo, wan };
 struct PictureDecode {
     VideoDecoder decoder = VideoDecoder::turbo;
     int frames = 0;  ///< pictures wanted
-    bool tiled =
-        false;  ///< in as many strips as are worth it, for the least memory; otherwise in as
-                ///< few as fit. Changes no pixel
+    /// In as many strips as are worth it, for the least memory; otherwise in as few as fit. A
+    /// colour value beside a step between two levels may fall on its other side.
+    bool tiled = false;
 };
 
 /// One clip to render, fully resolved: everything that changes a pixel or a sample.
@@ -67,7 +67,7 @@ struct Item {
     SrSampling super;
     VideoDecoder decoder = VideoDecoder::turbo;
     bool audio_posterior_mean = false;  ///< encode driving sound by its mean; otherwise sample
-    bool tiled_decode = false;  ///< asks for decoding in tiles; changes memory, never a pixel
+    bool tiled_decode = false;          ///< asks for decoding in tiles, as PictureDecode::tiled
 };
 
 /// Pictures and sounds that condition an item, decoded.
