@@ -8,11 +8,19 @@ import numpy as np
 import torch
 
 import clips
+import networks
 from encode import trained
 from train_vae import audio_loss, video_loss
 from training import Run, arguments
 
 LATENTS = (clips.PICTURES + 3) // 4
+
+
+def disturbed(z, noise):
+    """Latents with noise, of another strength each; in generated ones empty channels are nothing but noise."""
+    added = torch.rand(len(z), 1, 1, 1, 1) * torch.randn_like(z)
+    added[:, : networks.FILLED] *= noise
+    return z + added
 
 
 def stretch(rng, total):
@@ -25,9 +33,8 @@ def stretch(rng, total):
 
 def video_step(run, decoder, clip, latent, begin, noise, scale):
     """A stretch of each clip; between others, the first and the last latent frame are context only."""
-    z, count = latent, latent.shape[2]
-    z = z + noise * torch.rand(len(z), 1, 1, 1, 1) * torch.randn_like(z)
-    y = decoder(z, first_chunk=begin == 0)
+    count = latent.shape[2]
+    y = decoder(disturbed(latent, noise), first_chunk=begin == 0)
     first = 0 if begin == 0 else 4 * begin - 3
     truth = np.stack([clips.pictures(c, first, y.shape[2], scale) for c in clip])
     x = torch.from_numpy(truth).permute(0, 4, 1, 2, 3) * 2 - 1
@@ -45,7 +52,7 @@ def picture_step(run, wan, decoder, count, noise, scale):
     x = torch.from_numpy(truth).permute(0, 4, 1, 2, 3) * 2 - 1
     with torch.no_grad():
         z = wan(x)
-    y = decoder(z + noise * torch.rand(count, 1, 1, 1, 1) * torch.randn_like(z))
+    y = decoder(disturbed(z, noise))
     run.descend(video_loss(y, x, True), l1=(y - x).abs().mean())
 
 
@@ -88,7 +95,9 @@ def main():
             continue
         doubled = [s for s in shards if "large" in s]
         large = options.what == "video" and bool(doubled) and run.rng.random() < 0.15
-        choice = doubled if large else shards
+        # Mostly latents that base made (remake.py): it is their pictures that are wanted.
+        remade = [s for s in shards if "audio" not in s] if run.rng.random() < 0.7 else []
+        choice = doubled if large else remade or shards
         shard = choice[int(run.rng.integers(len(choice)))]
         count = options.batch or (6 if options.what == "video" else 8)
         begin, length = stretch(run.rng, LATENTS)
