@@ -107,7 +107,7 @@ int run(const Arguments& arguments) {
     const std::filesystem::path network =
         std::filesystem::temp_directory_path() / fmt::format("gallop-bench-{}.json", ::getpid());
     write_atomically(network, network_json(config, shape).dump());
-    ForwardTiming ours = time_forward(config, shape, DType::f32, repeats, *backend);
+    ForwardTiming ours = time_forward(config, shape, Precision::fp32, repeats, *backend);
     std::optional<Torch> torch;
     for (int round = 0; round < 2; ++round) {
         auto once = run_torch(values["python"].as<std::string>(), used, repeats, network);
@@ -116,7 +116,7 @@ int run(const Arguments& arguments) {
         torch->seconds.insert(torch->seconds.end(), once->seconds.begin(), once->seconds.end());
     }
     std::filesystem::remove(network);
-    const ForwardTiming again = time_forward(config, shape, DType::f32, repeats, *backend);
+    const ForwardTiming again = time_forward(config, shape, Precision::fp32, repeats, *backend);
     ours.seconds.insert(ours.seconds.end(), again.seconds.begin(), again.seconds.end());
 
     const double our_median = median(ours.seconds);

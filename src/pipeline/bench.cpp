@@ -3,6 +3,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "model/fp8.hpp"
+#include "model/shard.hpp"
+
 namespace gallop {
 namespace {
 
@@ -60,6 +63,10 @@ Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on) {
             continue;
         }
         Tensor values = normals(spec.name, spec.shape, scale, on);
+        if (spec.dtype == DType::f8_e4m3) {
+            put_fp8(weights, spec.name, values, on);
+            continue;
+        }
         if (spec.dtype != DType::f32) {
             Tensor narrow = on.empty(spec.shape, spec.dtype);
             on.copy(values, narrow);
@@ -70,15 +77,22 @@ Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on) {
     return weights;
 }
 
-ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape, DType dtype,
-                           int repeats, Backend& on) {
+std::vector<TensorSpec> bench_specs(const TransformerConfig& config, Precision precision,
+                                    Backend& on) {
+    const DType dtype = compute_dtype(precision);
+    auto table = sharded_specs(config, dtype, shard_of(config, 0, 1, on.matrix_unit(dtype)));
+    if (precision == Precision::fp8) choose_fp8(table, config.num_layers, {}, "bench");
+    return table;
+}
+
+ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape,
+                           Precision precision, int repeats, Backend& on) {
     ForwardTiming timing;
     timing.tokens = shape.tokens();
     timing.gflop = forward_flop(config, shape) * 1e-9;
-    const auto table = transformer_specs(config, dtype);
-    for (const TensorSpec& spec : table)
+    for (const TensorSpec& spec : transformer_specs(config, compute_dtype(precision)))
         timing.parameters += spec.optional ? 0 : spec.shape.numel();
-    Transformer model(config, random_weights(table, on), on);
+    Transformer model(config, random_weights(bench_specs(config, precision, on), on), on);
     const Tensor video = normals(
         "video", {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns}, 1,
         on);

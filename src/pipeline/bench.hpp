@@ -1,11 +1,14 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/clip.hpp"
 #include "model/transformer.hpp"
 #include "pipeline/item.hpp"
+#include "pipeline/render.hpp"
 
 namespace gallop {
 
@@ -21,9 +24,14 @@ struct ForwardTiming {
 double forward_flop(const TransformerConfig& config, const SequenceShape& shape);
 
 /// Times `repeats` forwards of a network with random weights on random inputs; waits for the backend
-/// after each. `dtype` of the block linears: f32 or bf16.
-ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape, DType dtype,
-                           int repeats, Backend& on);
+/// after each.
+ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape,
+                           Precision precision, int repeats, Backend& on);
+
+/// A transformer's tensors as a renderer would load them: widths padded as the backend likes them, and
+/// with fp8 the linears of all layers but the first and the last in E4M3.
+std::vector<TensorSpec> bench_specs(const TransformerConfig& config, Precision precision,
+                                    Backend& on);
 
 /// A network's tensors with values that keep activations at their size, drawn by the noise generator on
 /// the backend itself (kernels of convolutions on the host), the same for the same names everywhere.
@@ -54,15 +62,27 @@ std::vector<double> time_decode(const BenchCase& of, VideoDecoder decoder, DType
 std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, int repeats,
                               Backend& on);
 
-/// What one clip spends, stage by stage, from noise to pictures and sound on the host.
+/// What one clip spends, stage by stage, from tokens to its file, or to pictures and sound on the host
+/// where there is no file.
 struct ClipTiming {
     std::vector<std::pair<std::string, double>> stages;
-    double seconds = 0;
+    double seconds = 0;  ///< of all stages
 };
-/// `clips` clips of the case's size, one after the other, networks loaded once: eight steps at 256p,
-/// then, for larger sizes, super-resolution, then both decoders' work. One more clip before them is not
-/// counted.
-std::vector<ClipTiming> time_clips(const BenchCase& of, DType dtype, int clips, Backend& on);
+
+/// A clip's file while it is written.
+struct ClipFile {
+    FrameSink add;
+    std::function<void()> finish;  ///< after the last picture
+};
+/// Begins a file of pictures of that size. sound: [2, S] f32 at 44,100 Hz.
+using ClipFiles = std::function<ClipFile(Size size, Tensor sound)>;
+
+/// `clips` clips of the case's size, one after the other: text encoding (of as many prompts, before the
+/// first clip; then the encoder leaves the device, as beside two networks in bf16 it must), eight steps at
+/// 256p, then, for larger sizes, super-resolution, sound, pictures (in strips where memory is short) and,
+/// with `files`, the file. One more clip before them, of one step a stage, is not counted.
+std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int clips, Backend& on,
+                                   const ClipFiles& files = {});
 
 /// The network and sequence of `gallop bench cpu`: 89 million parameters, all four kinds of layers,
 /// 1,000 tokens (448×256, 1 s, 190 tokens of text).

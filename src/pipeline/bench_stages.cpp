@@ -1,12 +1,15 @@
 #include <chrono>
 #include <optional>
 
+#include "core/memory_use.hpp"
 #include "model/audio_vae.hpp"
+#include "model/resample.hpp"
 #include "model/text_encoder.hpp"
 #include "model/turbo_vae.hpp"
 #include "model/wan_vae.hpp"
 #include "pipeline/bench.hpp"
 #include "pipeline/denoise.hpp"
+#include "pipeline/memory.hpp"
 
 namespace gallop {
 namespace {
@@ -54,12 +57,13 @@ Tensor noise(std::string_view name, const Shape& shape, Backend& on) {
     return made;
 }
 
-/// Takes pictures as the renderer does: bytes, on the host.
-PictureSink to_host(Backend& on) {
-    return [&on](ConstTensorView pictures) {
+/// Takes pictures as the renderer does: bytes, on the host, to a file where there is one.
+PictureSink to_host(Backend& on, const FrameSink& file = {}) {
+    return [&on, file](ConstTensorView pictures) {
         Tensor rgb = on.empty(pictures.shape(), DType::u8);
         on.to_rgb8(pictures, rgb);
-        on.download(rgb);
+        const Tensor host = on.download(rgb);
+        if (file) file(host);
     };
 }
 
@@ -111,8 +115,9 @@ std::vector<double> time_decode(const BenchCase& of, VideoDecoder decoder, DType
     return timed(repeats, on, [&] { vae.decode(latent, on, to_host(on), strips); });
 }
 
-std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, int repeats,
-                              Backend& on) {
+namespace {
+
+TextEncoderConfig text_of(const BenchCase& of) {
     TextEncoderConfig config;
     if (is_tiny(of)) {
         config.width = 64;
@@ -123,6 +128,28 @@ std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, in
         config.vocabulary = 1000;
         config.sliding = TextEncoderConfig::alternate(2);
     }
+    return config;
+}
+
+AudioVaeConfig sound_of(const BenchCase& of) {
+    AudioVaeConfig config;
+    if (is_tiny(of)) config.encoder.channels = config.decoder.channels = 8;
+    return config;
+}
+
+/// In how many strips a picture latent is decoded: one, where that fits.
+Index strips_of(const TurboVae& vae, DType dtype, const Shape& latent, Backend& on) {
+    const auto* const memory = dynamic_cast<CountedMemory*>(&on.memory());
+    return strips_that_fit(
+        memory == nullptr ? std::nullopt : memory->left(), vae.most_strips(latent[2]),
+        [&](Index strips) { return decode_peak(vae.config(), dtype, latent, strips); });
+}
+
+}  // namespace
+
+std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, int repeats,
+                              Backend& on) {
+    const TextEncoderConfig config = text_of(of);
     const TextEncoder encoder(config, random_weights(text_encoder_specs(config, dtype), on),
                               {.compute = dtype}, on);
     std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
@@ -131,38 +158,42 @@ std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, in
     return timed(repeats, on, [&] { encoder.encode(ids); });
 }
 
-std::vector<ClipTiming> time_clips(const BenchCase& of, DType dtype, int clips, Backend& on) {
+std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int clips, Backend& on,
+                                   const ClipFiles& files) {
+    const DType dtype = compute_dtype(precision);
     const BenchCase first = is_tiny(of) ? of : bench_case("256p");
     const bool refined = first.name != of.name;
-    Transformer base(first.network, random_weights(transformer_specs(first.network, dtype), on),
+    const std::vector<double> texts = time_text(of, first.sequence.text, dtype, clips, on);
+
+    Transformer base(first.network, random_weights(bench_specs(first.network, precision, on), on),
                      on);
     std::optional<Transformer> super;
     if (refined)
-        super.emplace(of.network, random_weights(transformer_specs(of.network, dtype), on), on);
+        super.emplace(of.network, random_weights(bench_specs(of.network, precision, on), on), on);
     const TurboVaeConfig picture = turbo_of(of);
     const TurboVae turbo(picture, random_weights(specs(picture, dtype), on), dtype);
-    AudioVaeConfig sound;
-    if (is_tiny(of)) sound.encoder.channels = sound.decoder.channels = 8;
+    const AudioVaeConfig sound = sound_of(of);
     const AudioVae audio_vae(sound, random_weights(specs(sound), on), on);
     const Tensor text = noise("text", {first.sequence.text, first.network.text_in_channels}, on);
+    const Index strips = strips_of(turbo, dtype, of.latent(), on);
 
     std::vector<ClipTiming> made;
     for (int clip = 0; clip <= clips; ++clip) {
         ClipTiming timing;
+        if (clip > 0) timing.stages.emplace_back("text", texts[static_cast<std::size_t>(clip - 1)]);
         on.synchronize();
-        const auto begin = Clock::now();
         const auto stage = [&](const char* name, const auto& work) {
-            const auto stage_begin = Clock::now();
+            const auto begin = Clock::now();
             work();
             on.synchronize();
-            timing.stages.emplace_back(name, seconds_since(stage_begin));
+            timing.stages.emplace_back(name, seconds_since(begin));
         };
         Tensor video = noise("video", first.latent(), on);
         Tensor audio = noise("audio", {first.sequence.audio, first.network.audio_in_channels}, on);
         const StageInputs inputs{.text = text, .negative = {}, .image = {}, .audio_fixed = false};
         stage("base", [&] {
             BaseSampling sampling;
-            sampling.steps = first.steps;
+            sampling.steps = clip > 0 ? first.steps : 1;
             denoise_base(
                 base, sampling, inputs,
                 [&](std::string_view modality, int step, TensorView out) {
@@ -173,15 +204,27 @@ std::vector<ClipTiming> time_clips(const BenchCase& of, DType dtype, int clips, 
         if (refined)
             stage("sr", [&] {
                 SrSampling sampling;
-                sampling.steps = of.steps;
+                sampling.steps = clip > 0 ? of.steps : 1;
                 SrStart start = start_sr(sampling, video, audio, noise("sr.video", of.latent(), on),
                                          noise("sr.audio", audio.shape(), on), on);
                 denoise_sr(*super, sampling, inputs, on, start);
                 video = std::move(start.video);
             });
-        stage("decode", [&] { turbo.decode(video, on, to_host(on)); });
-        stage("decode audio", [&] { on.download(audio_vae.decode(audio, on)); });
-        timing.seconds = seconds_since(begin);
+        Tensor heard;
+        stage("decode audio", [&] {
+            heard = on.download(audio_vae.decode(audio, on));
+            heard = resample(heard, heard.size(1) * resample_up / resample_down);
+        });
+        ClipFile file;
+        if (files)
+            stage("begin file", [&] {
+                file = files(
+                    {static_cast<int>(16 * video.size(3)), static_cast<int>(16 * video.size(2))},
+                    std::move(heard));
+            });
+        stage("decode", [&] { turbo.decode(video, on, to_host(on, file.add), strips); });
+        if (files) stage("end file", file.finish);
+        for (const auto& [name, seconds] : timing.stages) timing.seconds += seconds;
         if (clip > 0) made.push_back(std::move(timing));
     }
     return made;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/shard.hpp"
+#include "model/fp8.hpp"
 #include "ops/dry.hpp"
 
 namespace gallop {
@@ -17,6 +17,8 @@ Weights dry_weights(const std::vector<TensorSpec>& specs, Backend& on) {
     Weights weights;
     for (const TensorSpec& spec : specs) {
         if (spec.optional) continue;
+        if (spec.dtype == DType::f8_e4m3)
+            weights.put(spec.name + std::string(fp8_scale_suffix), on.empty({spec.shape[0]}));
         std::array<Index, 5> kernel{1, 1, 1, 1, 1};  // as prepare_conv gives it
         std::copy(spec.shape.begin(),
                   spec.shape.begin() + std::min<std::size_t>(2, spec.shape.rank()), kernel.begin());
@@ -62,13 +64,11 @@ std::size_t decode_peak(const WanVaeConfig& config, DType dtype, const Shape& la
     return decoding<WanVae>(config, specs(config, WanPart::decoder, dtype), dtype, latent, strips);
 }
 
-std::size_t forward_peak(const TransformerConfig& config, DType dtype, const SequenceShape& shape,
-                         int gpus) {
+std::size_t forward_peak(const TransformerConfig& config, const std::vector<TensorSpec>& table,
+                         const SequenceShape& shape, int gpus) {
     const auto on = make_dry_backend();
     const auto group = make_dry_group(gpus);
-    Transformer network(config,
-                        dry_weights(sharded_specs(config, dtype, shard_of(config, 0, gpus)), *on),
-                        *on, *group);
+    Transformer network(config, dry_weights(table, *on), *on, *group);
     return peak_of(*on, [&] {
         const Tensor video = on->empty(
             {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns});
@@ -78,13 +78,25 @@ std::size_t forward_peak(const TransformerConfig& config, DType dtype, const Seq
     });
 }
 
+std::size_t weight_bytes(const std::vector<TensorSpec>& table) {
+    std::size_t bytes = 0;
+    for (const TensorSpec& spec : table) {
+        bytes += static_cast<std::size_t>(spec.shape.numel()) * size_of(spec.dtype);
+        if (spec.dtype == DType::f8_e4m3)
+            bytes += static_cast<std::size_t>(spec.shape[0]) * sizeof(float);
+    }
+    return bytes;
+}
+
+std::size_t with_workspaces(std::size_t bytes) {
+    return bytes + bytes / 8 + (std::size_t{1} << 30);
+}
+
 Index strips_that_fit(std::optional<std::size_t> left, Index most,
                       const std::function<std::size_t(Index strips)>& peak) {
     if (!left) return 1;
-    constexpr std::size_t libraries = std::size_t{512} << 20;  // workspaces of the convolutions
     for (Index strips = 1; strips < most; ++strips)
-        if (const std::size_t bytes = peak(strips); bytes + bytes / 8 + libraries <= *left)
-            return strips;
+        if (with_workspaces(peak(strips)) <= *left) return strips;
     return most;
 }
 

@@ -20,12 +20,19 @@ namespace gallop {
 std::size_t decode_peak(const TurboVaeConfig& config, DType dtype, const Shape& latent,
                         Index strips);
 std::size_t decode_peak(const WanVaeConfig& config, DType dtype, const Shape& latent, Index strips);
-/// One forward for one member of a group of `gpus`.
-std::size_t forward_peak(const TransformerConfig& config, DType dtype, const SequenceShape& shape,
-                         int gpus = 1);
+/// One forward for one member of a group of `gpus`. `table`: its weights as they are loaded, sharded,
+/// padded and in E4M3 or not.
+std::size_t forward_peak(const TransformerConfig& config, const std::vector<TensorSpec>& table,
+                         const SequenceShape& shape, int gpus = 1);
+/// What loaded weights take, the scales of E4M3 rows among them.
+std::size_t weight_bytes(const std::vector<TensorSpec>& table);
 
-/// The fewest strips, up to `most`, with which a decode fits into `left` bytes, with room for what the
-/// libraries take; `most` where none does, 1 where nobody knows what is left.
+/// What must be free for a stage whose arrays take so many bytes: an eighth more for what a pool keeps in
+/// pieces of the wrong sizes, and 1 GiB for workspaces, the most that a plan of cuDNN's is allowed.
+std::size_t with_workspaces(std::size_t bytes);
+
+/// The fewest strips, up to `most`, with which a decode fits into `left` bytes, workspaces included;
+/// `most` where none does, 1 where nobody knows what is left.
 Index strips_that_fit(std::optional<std::size_t> left, Index most,
                       const std::function<std::size_t(Index strips)>& peak);
 

@@ -19,10 +19,6 @@ namespace {
 
 using Outputs = std::map<std::string, Tensor>;
 
-DType linears_of(Precision precision) {
-    return precision == Precision::fp32 ? DType::f32 : DType::bf16;
-}
-
 /// An architecture file's map: the whole file, or its section `section` when it has one.
 template <class Read>
 auto read_section(const std::filesystem::path& path, std::string_view section, const Read& read) {
@@ -79,7 +75,7 @@ TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCas
 Transformer load_transformer(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
     const TransformerConfig config = transformer_config(request, given);
     Group& group = *request.group;
-    const DType linears = linears_of(request.precision);
+    const DType linears = compute_dtype(request.precision);
     const Shard shard = shard_of(config, group.rank(), group.size(), on.matrix_unit(linears));
     auto specs = sharded_specs(config, linears, shard);
     if (request.precision == Precision::fp8)
@@ -230,7 +226,7 @@ Outputs probe_pipeline(const ProbeRequest& request, const ProbeCase& given, Back
     return out;
 }
 
-DType compute_of(const ProbeRequest& request) { return linears_of(request.precision); }
+DType compute_of(const ProbeRequest& request) { return compute_dtype(request.precision); }
 
 /// Pictures [F, Y, X, 3] as the cases have them, [3, F, Y, X].
 Tensor to_planes(ConstTensorView pictures, Backend& on) {

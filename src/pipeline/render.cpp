@@ -23,10 +23,6 @@ namespace {
 /// Prompts whose features are kept. A sweep asks for the same few again and again.
 constexpr std::size_t features_kept = 16;
 
-DType compute_dtype(Precision precision) {
-    return precision == Precision::fp32 ? DType::f32 : DType::bf16;
-}
-
 /// Latent extents of a picture size.
 Shape latent_shape(Index frames, Size size) {
     return {video_latent_channels, frames, size.height / 16, size.width / 16};
@@ -130,14 +126,17 @@ struct Renderer::State {
     /// A transformer, with room for a forward on so many tokens.
     Transformer& transformer(const std::string& variant, const SequenceShape& shape) {
         const std::string name = "transformer " + variant;
-        const DitVariant& described = bundle.variant(variant);
+        const TransformerConfig& config = bundle.variant(variant).network;
+        const DType dtype = compute_dtype(precision);
+        auto table = sharded_specs(
+            config, dtype, shard_of(config, group.rank(), group.size(), on.matrix_unit(dtype)));
+        if (precision == Precision::fp8) choose_fp8(table, config.num_layers, fp8, variant);
         std::size_t arrays = 0;
         if (memory_left()) {
             const auto [found, fresh] = forwards.try_emplace(
                 {variant, {shape.frames, shape.rows, shape.columns, shape.audio, shape.text}}, 0);
             if (fresh)
-                found->second =
-                    forward_peak(described.network, compute_dtype(precision), shape, group.size());
+                found->second = with_workspaces(forward_peak(config, table, shape, group.size()));
             arrays = found->second;
         }
         if (const auto found = transformers.find(variant); found != transformers.end()) {
@@ -146,19 +145,13 @@ struct Renderer::State {
             return found->second;
         }
         return timed("load", [&]() -> Transformer& {
-            const DType dtype = compute_dtype(precision);
-            const Shard shard =
-                shard_of(described.network, group.rank(), group.size(), on.matrix_unit(dtype));
-            auto specs = sharded_specs(described.network, dtype, shard);
-            if (precision == Precision::fp8)
-                choose_fp8(specs, described.network.num_layers, fp8, variant);
-            make_room(bytes_of(specs) + arrays, name);
-            Weights weights = Checkpoint::open(bundle.dit(variant)).load(specs, on);
+            make_room(weight_bytes(table) + arrays, name);
+            Weights weights = Checkpoint::open(bundle.dit(variant)).load(table, on);
             log_info("loaded {} megabytes={}", variant, weights.bytes() >> 20);
             residents.came(name, [this, variant] { transformers.erase(variant); });
             return transformers
                 .emplace(std::piecewise_construct, std::forward_as_tuple(variant),
-                         std::forward_as_tuple(described.network, std::move(weights), on, group))
+                         std::forward_as_tuple(config, std::move(weights), on, group))
                 .first->second;
         });
     }
@@ -172,18 +165,11 @@ struct Renderer::State {
             return *slot;
         }
         timed("load", [&] {
-            make_room(bytes, name);
+            make_room(with_workspaces(bytes), name);
             slot.emplace(load());
             residents.came(name, [&slot] { slot.reset(); });
         });
         return *slot;
-    }
-
-    static std::size_t bytes_of(const std::vector<TensorSpec>& specs) {
-        std::size_t bytes = 0;
-        for (const TensorSpec& spec : specs)
-            bytes += static_cast<std::size_t>(spec.shape.numel()) * size_of(spec.dtype);
-        return bytes;
     }
 
     /// In how many strips a picture is decoded by `network`, with room made for them.
@@ -202,12 +188,12 @@ struct Renderer::State {
         if (fresh) {
             // Networks that are not needed now go before the picture is cut.
             const std::size_t whole = peak(1);
-            make_room(whole + whole / 4, name);
+            make_room(with_workspaces(whole), name);
             parts = strips_that_fit(memory_left(), most, peak);
             bytes = parts == 1 ? whole : peak(parts);
             if (parts > 1) log_info("memory is short, decoding in {} strips", parts);
         } else {
-            make_room(bytes + bytes / 4, name);
+            make_room(with_workspaces(bytes), name);
         }
         return parts;
     }
@@ -223,7 +209,7 @@ struct Renderer::State {
     }
 
     std::size_t wan_bytes(WanPart part) const {
-        return bytes_of(specs(bundle.architecture.wan, part, compute_dtype(precision)));
+        return weight_bytes(specs(bundle.architecture.wan, part, compute_dtype(precision)));
     }
 
     TurboVae load_turbo() {
@@ -237,7 +223,7 @@ struct Renderer::State {
 
     AudioVae& audio() {
         const AudioVaeConfig& config = bundle.architecture.audio;
-        return loaded(audio_vae, "sound VAE", bytes_of(specs(config)), [&] {
+        return loaded(audio_vae, "sound VAE", weight_bytes(specs(config)), [&] {
             return AudioVae(config,
                             Checkpoint::open(bundle.audio_vae())
                                 .load(specs(config), on, {.prefix = std::string(audio_vae_prefix)}),
@@ -259,7 +245,7 @@ struct Renderer::State {
                                      .fp8 = precision == Precision::fp8 && fp8.text_encoder};
         TextEncoder& encoder =
             loaded(text_encoder, "text encoder",
-                   bytes_of(text_encoder_specs(bundle.architecture.text, how.compute, how.fp8)),
+                   weight_bytes(text_encoder_specs(bundle.architecture.text, how.compute, how.fp8)),
                    [&] { return TextEncoder(bundle.text_encoder(), how, on); });
         const TextFeatures made =
             timed("text", [&] { return encode_prompt(prompt, words, encoder); });
@@ -471,8 +457,7 @@ void Renderer::decode_video(const Tensor& latent, const PictureDecode& how, cons
     if (how.decoder == VideoDecoder::turbo) {
         const std::string name = "turbo decoder";
         const auto table = specs(s.bundle.architecture.turbo, compute_dtype(s.precision));
-        decode(s.loaded(s.turbo, name, State::bytes_of(table), [&] { return s.load_turbo(); }),
-               name);
+        decode(s.loaded(s.turbo, name, weight_bytes(table), [&] { return s.load_turbo(); }), name);
     } else {
         const std::string name = "full decoder";
         decode(s.loaded(s.wan_decoder, name, s.wan_bytes(WanPart::decoder),

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "model/bundle.hpp"
+#include "pipeline/memory.hpp"
 
 namespace gallop {
 namespace {
@@ -15,10 +16,7 @@ constexpr double most_tokens = 640;  // Source: the text encoder's limit in the 
 double numel(const TensorSpec& spec) { return static_cast<double>(spec.shape.numel()); }
 
 double bytes_of(const std::vector<TensorSpec>& specs) {
-    double bytes = 0;
-    for (const TensorSpec& spec : specs)
-        bytes += numel(spec) * static_cast<double>(size_of(spec.dtype));
-    return bytes;
+    return static_cast<double>(weight_bytes(specs));
 }
 
 /// FLOP and the largest activation of a picture network.
@@ -219,7 +217,7 @@ WorkModel::WorkModel(const ModelChoice& choice)
           open_bundle(choice.path, choice.arch), choice.precision, {}, 0, 0, 0, 0, {}, {}}) {
     State& s = *state_;
     const bool fp8 = choice.precision == Precision::fp8;
-    const DType dtype = choice.precision == Precision::fp32 ? DType::f32 : DType::bf16;
+    const DType dtype = compute_dtype(choice.precision);
     for (const auto& [name, variant] : s.bundle.architecture.variants) {
         Network made;
         const TransformerConfig& c = made.config = variant.network;

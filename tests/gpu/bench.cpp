@@ -6,14 +6,15 @@
 //   gpu_bench forward --case 256p [options]   one forward of the transformer
 //   gpu_bench text    --case 256p [options]   the text encoder, 400 tokens
 //   gpu_bench decode  --case 256p [options]   the picture decoder (--decoder turbo|wan, --strips N)
-//   gpu_bench clip    --case 256p [options]   noise to pictures and sound
+//   gpu_bench clip    --case 256p [options]   tokens to an MP4 (where the build has FFmpeg), stage by stage
 //   gpu_bench golden  --folder DIR [options]  the golden files: component, case, errors
 //
-// Options: --backend cpu|cuda, --precision fp32|bf16, --repeats N, --threads N. Exit code 2: the request is
-// wrong, or there is no such device here.
+// Options: --backend cpu|cuda, --precision fp32|bf16|fp8, --repeats N, --threads N. Exit code 2: the request
+// is wrong, or there is no such device here.
 
 #include "pipeline/bench.hpp"
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -24,6 +25,8 @@
 
 #include "core/device_error.hpp"
 #include "core/memory_use.hpp"
+#include "gpu/clip_files.hpp"
+#include "model/fp8.hpp"
 #include "pipeline/probe.hpp"
 
 namespace gallop {
@@ -52,11 +55,12 @@ int number(const Options& options, const std::string& name) {
     }
 }
 
-DType dtype_of(const Options& options) {
+Precision precision_of(const Options& options) {
     const std::string& text = options.at("precision");
-    if (text == "bf16") return DType::bf16;
-    if (text == "fp32") return DType::f32;
-    throw_input_error("--precision is \"{}\" (fp32, bf16)", text);
+    if (text == "fp8") return Precision::fp8;
+    if (text == "bf16") return Precision::bf16;
+    if (text == "fp32") return Precision::fp32;
+    throw_input_error("--precision is \"{}\" (fp32, bf16, fp8)", text);
 }
 
 /// Seconds of one `work`, of as many in a row as take a fifth of a second.
@@ -84,7 +88,7 @@ Tensor noise(std::string_view name, const Shape& shape, DType dtype, Backend& on
 
 /// Each op by itself, at the shapes that the networks give it.
 Json ops(const Options& options, Backend& on) {
-    const DType dtype = dtype_of(options);
+    const DType dtype = compute_dtype(precision_of(options));
     const bool tiny = options.at("case") == "tiny";
     Json rows = Json::array();
     {
@@ -100,12 +104,11 @@ Json ops(const Options& options, Backend& on) {
         Index out, depth;
     };
     const std::vector<Product> products =
-        tiny ? std::vector<Product>{{"qkv", 360, 256}, {"down", 256, 683}}
-             : std::vector<Product>{{"qkv", 7208, 5120},
-                                    {"proj", 5120, 5120},
-                                    {"up", 27304, 5120},
-                                    {"down", 5120, 13652},
-                                    {"down padded", 5120, 13696}};
+        tiny
+            ? std::vector<Product>{{"qkv", 360, 256}, {"down", 256, 683}, {"down padded", 256, 688}}
+            : std::vector<Product>{{"qkv", 7208, 5120},   {"proj", 5120, 5120},
+                                   {"up", 27304, 5120},   {"up padded", 27392, 5120},
+                                   {"down", 5120, 13652}, {"down padded", 5120, 13696}};
     for (const Index tokens :
          tiny ? std::vector<Index>{34} : std::vector<Index>{4110, 14862, 65806})
         for (const Product& p : products) {
@@ -119,10 +122,21 @@ Json ops(const Options& options, Backend& on) {
                             {"tokens", tokens},
                             {"seconds", seconds},
                             {"tflop_per_second", 1e-12 * flop / seconds}});
+            if (p.out % 16 != 0 || p.depth % 16 != 0) continue;  // what E4M3 needs on the GPU
+            Weights low;
+            put_fp8(low, "w", w, on);
+            const std::array<Index, 1> all{tokens};
+            const double with_rows = seconds_each(on, [&] { multiply(x, low, "w", all, y, on); });
+            rows.push_back(
+                {{"op", fmt::format("linear fp8 {}", p.name)},  // rows quantised on the way
+                 {"tokens", tokens},
+                 {"seconds", with_rows},
+                 {"tflop_per_second", 1e-12 * flop / with_rows}});
         }
     const Index heads = tiny ? 4 : 40;
     const Index groups = tiny ? 2 : 8;
-    for (const Index tokens : tiny ? std::vector<Index>{34} : std::vector<Index>{4110, 14862}) {
+    for (const Index tokens :
+         tiny ? std::vector<Index>{34} : std::vector<Index>{4110, 14862, 65806}) {
         const Tensor q = noise("q", {tokens, heads, 128}, dtype, on);
         const Tensor k = noise("k", {tokens, groups, 128}, dtype, on);
         Tensor y = on.empty(q.shape(), dtype);
@@ -178,6 +192,12 @@ Json golden(const Options& options, Backend& on) {
         {"audio-vae-decode", "audio-vae-tiny/model.safetensors", "", "audio-vae-tiny/case", 2e-3},
         {"text", "text/checkpoint", "", "text/fp32", 1e-4},
         {"unipc", "", "", "sampler/unipc", 1e-5},
+        {"renoise", "", "", "sampler/renoise", 1e-5},
+        {"renoise", "", "", "sampler/sde", 1e-5},
+        {"renoise", "", "", "sampler/zero", 1e-5},
+        {"pipeline", "dit-tiny/checkpoint", "dit-tiny/arch.json", "pipeline-tiny/base", 1e-4},
+        {"pipeline", "dit-tiny/checkpoint", "dit-tiny/arch.json", "pipeline-tiny/distill", 1e-4},
+        {"pipeline", "pipeline-tiny/checkpoint-sr", "dit-tiny/arch.json", "pipeline-tiny/sr", 1e-4},
     };
     Json rows = Json::array();
     bool agree = true;
@@ -229,10 +249,11 @@ Json measure(const std::string& what, const Options& options, Backend& on) {
     if (what == "ops") return ops(options, on);
     if (what == "golden") return golden(options, on);
     const BenchCase of = bench_case(options.at("case"));
-    const DType dtype = dtype_of(options);
+    const Precision precision = precision_of(options);
+    const DType dtype = compute_dtype(precision);
     const int repeats = number(options, "repeats");
     if (what == "forward") {
-        const ForwardTiming t = time_forward(of.network, of.sequence, dtype, repeats, on);
+        const ForwardTiming t = time_forward(of.network, of.sequence, precision, repeats, on);
         return {{"seconds", t.seconds},
                 {"parameters", t.parameters},
                 {"tokens", t.tokens},
@@ -253,13 +274,15 @@ Json measure(const std::string& what, const Options& options, Backend& on) {
     if (what == "clip") {
         Json all = Json::array();
         std::vector<double> seconds;
-        for (const ClipTiming& clip : time_clips(of, dtype, repeats, on)) {
-            Json stages = Json::object();
-            for (const auto& [stage, spent] : clip.stages) stages[stage] = spent;
+        const ClipFiles files = clip_files();
+        for (const ClipTiming& clip : time_clips(of, precision, repeats, on, files)) {
+            Json stages = Json::array();  // in order, which an object would not keep
+            for (const auto& [stage, spent] : clip.stages)
+                stages.push_back(Json::array({stage, spent}));
             all.push_back(std::move(stages));
             seconds.push_back(clip.seconds);
         }
-        return {{"seconds", seconds}, {"stages", all}};
+        return {{"seconds", seconds}, {"stages", all}, {"mp4", static_cast<bool>(files)}};
     }
     throw_input_error("gpu_bench {}: unknown (about, ops, forward, text, decode, clip, golden)",
                       what);

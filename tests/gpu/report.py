@@ -2,7 +2,9 @@
 """Runs every measurement of tests/gpu as a process of its own, each under a limit, all under one; then
 writes the side-by-side table. Called by run.sh; see README.md.
 
-A part that fails, or for which no time is left, is a line in the table, never the end of it.
+A part that fails, or for which no time is left, is a line in the table, never the end of it. Each part has a
+budget, after which it is killed; the parts of one call (RUN_PARTS=1, 2 or 3, or names of groups) are chosen so
+that their budgets together stay under ten minutes. --merge takes the JSON of an earlier call into the table.
 """
 import argparse
 import datetime
@@ -26,9 +28,15 @@ STEPS = {"256p": 8, "540p": 5, "1080p": 5, "tiny": 2}
 # What others have published for one H100, prompt to MP4; not measured here.
 PUBLISHED_CLIP = {"256p": 2.0, "540p": 8.0, "1080p": 38.4}
 PUBLISHED_DECODE = {"256p": 0.4, "540p": 1.3, "1080p": 5.8}
-# Seconds that the tensor cores need at the best rates known (798 TFLOP/s products, 740 attention).
-FLOOR_STEP = {"256p": 1.05 / 8, "540p": 3.26 / 5, "1080p": 25.23 / 5}
+# Seconds that the tensor cores need at the best rates known (798 TFLOP/s products, 740 attention; in fp8 1979
+# for products).
+FLOOR_STEP = {"bf16": {"256p": 1.05 / 8, "540p": 3.26 / 5, "1080p": 25.23 / 5},
+              "fp8": {"256p": 0.51 / 8, "540p": 2.04 / 5, "1080p": 19.86 / 5}}
 FLOOR_DECODE = {"256p": 0.08, "540p": 0.33, "1080p": 1.49}
+# What this engine is to reach, seconds; and of a forward in bf16, the share of PEAK and the lead over PyTorch.
+TARGET_CLIP = {"bf16": {"256p": 1.45, "540p": 5.7, "1080p": 32.5}, "fp8": {"256p": 1.05, "540p": 4.3, "1080p": 27.5}}
+TARGET_DECODE = {"256p": 0.15, "540p": 0.6, "1080p": 2.7}
+TARGET_SHARE, TARGET_LEAD = 67, 1.2
 PEAK = 990  # TFLOP/s of dense bf16, H100 SXM, by its data sheet
 # What was foretold before anything was measured: text, how to find the outcome, range.
 PREDICTIONS = [
@@ -38,6 +46,7 @@ PREDICTIONS = [
     ("cuDNN's attention at 65,806 tokens, TFLOP/s", "torch attention 65806", 640, 700),
     ("cuDNN's attention at 4,110 tokens, TFLOP/s", "torch attention 4110", 600, 660),
     ("fp8 product at N = 27392, 14,862 tokens, TFLOP/s", "torch product fp8 up padded 14862", 1200, 1400),
+    ("the same by us, rows quantised on the way", "ours linear fp8 up padded 14862", 1000, 1300),
     ("conv3d of 128 channels, share of 798 TFLOP/s", "torch conv3d 128 channels / 798", 0.45, 0.65),
     ("conv3d of 64 channels, share of 798 TFLOP/s", "torch conv3d 64 channels / 798", 0.30, 0.50),
     ("PyTorch eager, a step at 256p, ms", "step torch eager 256p", 190, 230),
@@ -63,7 +72,7 @@ class Run:
         self.parts.append(made)
         if self.o.device == "cpu":  # a crowded machine; there the limits are not the point
             limit *= 6
-        allowed = min(limit, self.left() - 5)
+        allowed = min(limit, self.left() - 3)
         if allowed < min(limit, 8):
             made["failed"] = f"not run: {max(self.left(), 0):.0f} s were left of {self.o.total}"
             return self.say(made)
@@ -121,59 +130,98 @@ def machine(run):
     facts["host"] = f"{os.cpu_count()} processors"
     facts["commit"] = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True,
                                      text=True).stdout.strip() or "not a checkout"
-    torch = run.part("versions of PyTorch", 60, run.torch("about"), kind="about")
+    torch = run.part("versions of PyTorch", ABOUT, run.torch("about"), kind="about")
     facts |= {k: v for k, v in torch.get("result", {}).items() if k in (
         "torch", "cuda", "cudnn", "device", "memory_bytes", "multiprocessors", "capability")}
     return facts
 
 
 def plan(run, tiny):
-    """Every part, in an order in which what matters most comes first and drift shows: A B B A."""
-    cases = ["tiny"] if tiny else ["256p", "540p", "1080p"]
-    repeats = {"256p": 8, "540p": 2, "1080p": 1, "tiny": 2}
-    limits = {"256p": 45, "540p": 50, "1080p": 60, "tiny": 120}
+    """Every part, in the order in which they run: which call it belongs to, its group, its name, its budget in
+    seconds, its command, what it is about."""
+    first, sizes = ("tiny", ["tiny"]) if tiny else ("256p", ["256p", "540p", "1080p"])
+    repeats = {"256p": 5, "540p": 2, "1080p": 1, "tiny": 2}
+    parts = []
 
-    def ours(case, n):
-        for precision in run.o.precisions:
-            run.part(f"ours {precision} {case} ({n})", limits[case],
-                     run.ours("forward", "--case", case, "--precision", precision, "--repeats", repeats[case]),
-                     kind="forward", side="ours", case=case, variant=precision)
+    def add(call, group, name, budget, command, **about):
+        parts.append((str(call), group, name, budget, command, about))
 
-    def torch(case, n, variants):
-        for variant in variants:
-            limit = limits[case] + (0 if variant == "eager" else 60)
-            run.part(f"torch {variant} {case} ({n})", limit,
-                     run.torch("forward", "--case", case, "--variant", variant, "--repeats", repeats[case]),
-                     kind="forward", side="torch", case=case, variant=variant)
+    def ours(call, case, precision, budget, group="forward", turn=""):
+        if precision in run.o.precisions:
+            add(call, group, f"ours {precision} {case}{turn}", budget,
+                lambda: run.ours("forward", "--case", case, "--precision", precision, "--repeats", repeats[case]),
+                kind="forward", side="ours", case=case, variant=precision)
 
-    run.part("agreement: golden files", 60, run.ours("golden", "--folder", ROOT / "tests/golden"), kind="golden")
+    def torch(call, case, variant, budget, group="forward", turn=""):
+        """variant "best": the fastest at the first size stands for all; compiling each of them again for each
+        size would take minutes."""
+        if variant != "best" and variant not in run.o.variants:
+            return
+
+        def command():
+            chosen = (best_variant(run, first) or "eager") if variant == "best" else variant
+            return run.torch("forward", "--case", case, "--variant", chosen, "--repeats", repeats[case])
+        add(call, group, f"torch {variant} {case}{turn}", budget, command, kind="forward", side="torch", case=case,
+            variant=None if variant == "best" else variant)
+
+    def clips(call, case, precision, budget):
+        if precision in run.o.precisions:
+            add(call, "clips", f"ours clips {precision} {case}", budget,
+                lambda: run.ours("clip", "--case", case, "--precision", precision, "--repeats",
+                                 3 if case == first else 1),
+                kind="clip", side="ours", case=case, variant=precision)
+
+    # The first call: is it right, how fast is a forward beside PyTorch's, how fast is the decoder.
+    add(1, "agreement", "agreement: golden files", 25,
+        lambda: run.ours("golden", "--folder", ROOT / "tests/golden"), kind="golden")
     if run.o.tests:
-        run.part("agreement: every op against the CPU", 120, [run.o.tests, "--gtest_brief=1"], kind="tests")
-    run.part("ceilings of PyTorch", 60, run.torch("ceilings", "--case", cases[0]), kind="rows", side="torch")
-    run.part("our ops alone", 60, run.ours("ops", "--case", cases[0]), kind="rows", side="ours")
-    first = cases[0]
-    torch(first, 1, run.o.variants)
-    ours(first, 1)
-    ours(first, 2)
-    for case in cases:
-        run.part(f"ours decode {case}", limits[case], run.ours("decode", "--case", case, "--repeats", 2),
-                 kind="decode", side="ours", case=case)
-    for case in cases[1:]:
-        # The best of PyTorch at the first size stands for all: compiling again for each would take minutes.
-        best = best_variant(run, first)
-        torch(case, 1, ["eager"] if best in (None, "eager") else [best])
-        ours(case, 1)
-    run.part(f"ours clips {first}", limits[first] + 30, run.ours("clip", "--case", first, "--repeats", 3),
-             kind="clip", side="ours", case=first)
-    torch(first, 2, [v for v in run.o.variants if v in ("eager", best_variant(run, first))])
-    for case in cases:
-        run.part(f"torch decode {case}", limits[case] + 20, run.torch("decode", "--case", case, "--repeats", 1),
-                 kind="decode", side="torch", case=case)
-    run.part("ours text encoder", 45, run.ours("text", "--case", first, "--repeats", 5), kind="text", side="ours",
-             case=first)
-    for case in cases[1:]:
-        run.part(f"ours clips {case}", 90, run.ours("clip", "--case", case, "--repeats", 1), kind="clip",
-                 side="ours", case=case)
+        add(1, "agreement", "agreement: ops, networks, pipelines", 95, lambda: [run.o.tests, "--gtest_brief=1"],
+            kind="tests")
+    for precision in run.o.precisions:
+        ours(1, first, precision, 15)
+    torch(1, first, "eager", 25)
+    torch(1, first, "padded", 60)
+    torch(1, first, "fp8", 60)
+    for case, seconds in zip(sizes[1:], (18, 35)):
+        for precision in run.o.precisions:
+            ours(1, case, precision, seconds)
+    if "540p" in sizes:
+        torch(1, "540p", "best", 60)
+    for case, seconds in zip(sizes, (12, 15, 25)):
+        add(1, "decode", f"ours decode {case}", seconds, lambda case=case: run.ours("decode", "--case", case, "--repeats", 2),
+            kind="decode", side="ours", case=case)
+
+    # The second: whole clips, what the machine's libraries can do, PyTorch's side of the rest.
+    for case, bf16, fp8 in zip(sizes, (25, 35, 65), (22, 32, 55)):
+        clips(2, case, "bf16", bf16)
+        clips(2, case, "fp8", fp8)
+    add(2, "ceilings", "our ops alone", 40, lambda: run.ours("ops", "--case", first), kind="rows", side="ours")
+    add(2, "ceilings", "ceilings of PyTorch", 40, lambda: run.torch("ceilings", "--case", first), kind="rows", side="torch")
+    if "1080p" in sizes:
+        torch(2, "1080p", "best", 90, group="torch")
+    for case, seconds in zip(sizes, (15, 20, 30)):
+        add(2, "decode", f"torch decode {case}", seconds,
+            lambda case=case: run.torch("decode", "--case", case, "--repeats", 1), kind="decode", side="torch", case=case)
+    torch(2, first, "compiled", 60, group="torch")
+    add(2, "clips", "ours text encoder", 12, lambda: run.ours("text", "--case", first, "--repeats", 5), kind="text",
+        side="ours", case=first)
+
+    # The third, where there is time: the same again in the other order, so that drift shows.
+    torch(3, first, "eager", 25, group="again", turn=" again")
+    for precision in run.o.precisions:
+        ours(3, first, precision, 15, group="again", turn=" again")
+    for case, seconds in zip(sizes[1:], (30, 50)):
+        torch(3, case, "eager", seconds, group="again")
+        ours(3, case, "bf16", seconds, group="again", turn=" again")
+    wanted = run.o.parts.split(",")
+    unknown = [w for w in wanted if w not in {p[0] for p in parts} | {p[1] for p in parts}]
+    if unknown:
+        sys.exit(f"report.py: RUN_PARTS names {', '.join(unknown)} (calls: 1, 2, 3; groups: "
+                 + ", ".join(dict.fromkeys(p[1] for p in parts)) + ")")
+    return [p for p in parts if p[0] in wanted or p[1] in wanted]
+
+
+ABOUT = 20  # seconds that the versions may take
 
 
 def best_variant(run, case):
@@ -247,10 +295,11 @@ def report(run, facts, command):
     for part in run.parts:
         if part.get("kind") == "tests":
             said = (part.get("output") or "").strip().splitlines()
-            out += [f"Every op against the CPU: {part.get('failed') or (said[-1] if said else 'passed')}.", ""]
+            out += [f"Ops, networks and pipelines against the CPU: {part.get('failed') or (said[-1] if said else 'passed')}.", ""]
 
     out += ["## One forward (ms)", ""]
-    rows = [["size", "engine", "median", "spread", "TFLOP/s", "share of 990", "share of floor", "over the best PyTorch"]]
+    rows = [["size", "engine", "median", "spread", "TFLOP/s", f"share of {PEAK}", "floor", "share of floor",
+             "best PyTorch over it"]]
     for case in ("tiny",) if run.o.tiny else ("256p", "540p", "1080p"):
         variants = [("torch", v) for v in ("eager", "compiled", "padded", "fp8")] + [("ours", p) for p in run.o.precisions]
         bf16 = [statistics.median(s) for v in ("eager", "compiled", "padded")
@@ -265,35 +314,46 @@ def report(run, facts, command):
             rate = TFLOP[case] / statistics.median(seconds) if seconds and case in TFLOP else None
             best = statistics.median(low) if variant == "fp8" and low else min(bf16, default=None)
             ratio = f"{best / statistics.median(seconds):.2f}" if seconds and best else "–"
+            floor = FLOOR_STEP["fp8" if variant == "fp8" else "bf16"].get(case)
             rows.append([case, f"{'PyTorch' if side == 'torch' else 'Gallop'} {variant}", middle, spread,
                          f"{rate:.0f}" if rate else "–", f"{100 * rate / PEAK:.0f} %" if rate and variant != "fp8" else "–",
-                         f"{100 * FLOOR_STEP[case] / statistics.median(seconds):.0f} %"
-                         if seconds and case in FLOOR_STEP and variant != "fp8" else "–", ratio])
-    out += table(rows) + ["", "PyTorch's variants beyond the first size: its eager one, or the fastest at the first size.", ""]
+                         f"{1e3 * floor:.0f}" if floor else "–",
+                         f"{100 * floor / statistics.median(seconds):.0f} %" if seconds and floor else "–", ratio])
+    out += table(rows) + ["", f"To be reached in bf16: {TARGET_SHARE} % of {PEAK} TFLOP/s, and {TARGET_LEAD} × the best "
+                          "PyTorch. PyTorch's variants beyond the first size: its eager one, or the fastest at the first "
+                          "size. Gallop's rows of one precision are measured with widths padded as a renderer pads them.", ""]
 
     out += ["## Decoding the picture (ms)", ""]
-    rows = [["size", "engine", "median", "spread", "share of floor", "published"]]
+    rows = [["size", "engine", "median", "spread", "target", "floor", "share of floor", "published"]]
     for case in ("tiny",) if run.o.tiny else ("256p", "540p", "1080p"):
         for side in ("torch", "ours"):
             seconds = run.seconds(kind="decode", side=side, case=case)
             middle, spread = ms(seconds)
             rows.append([case, "PyTorch" if side == "torch" else "Gallop", middle, spread,
+                         *(f"{1e3 * known[case]:.0f}" if case in known else "–" for known in (TARGET_DECODE, FLOOR_DECODE)),
                          f"{100 * FLOOR_DECODE[case] / statistics.median(seconds):.0f} %"
                          if seconds and case in FLOOR_DECODE else "–",
                          f"{1e3 * PUBLISHED_DECODE[case]:.0f}" if case in PUBLISHED_DECODE else "–"])
     out += table(rows) + [""]
 
-    out += ["## From noise to pictures and sound on the host (s)", "",
-            "Without the text encoder (which is timed below), H.264 and MP4, which other threads do meanwhile.", ""]
-    rows = [["size", "median", "stages", "clips an hour", "published, prompt to MP4"]]
-    for part in run.parts:
-        if part.get("kind") == "clip":
-            seconds = part.get("result", {}).get("seconds", [])
-            stages = part.get("result", {}).get("stages", [{}])[-1]
-            rows.append([part["case"], f"{statistics.median(seconds):.2f}" if seconds else part.get("failed", "–"),
-                         ", ".join(f"{k} {v:.2f}" for k, v in stages.items()) or "–",
-                         f"{3600 / statistics.median(seconds):.0f}" if seconds else "–",
-                         str(PUBLISHED_CLIP.get(part["case"], "–"))])
+    clips = [p for p in run.parts if p.get("kind") == "clip"]
+    mp4 = any(p.get("result", {}).get("mp4") for p in clips)
+    out += ["## From tokens to " + ("MP4 (s)" if mp4 else "pictures and sound on the host (s)"), "",
+            "Text encoding, base, super-resolution, sound, pictures"
+            + (", H.264, AAC and MP4" if mp4 else "; this build has no FFmpeg: without H.264, AAC and MP4")
+            + ". One clip after the other; nothing overlaps but what the engine overlaps by itself.", ""]
+    rows = [["size", "precision", "median", "stages", "clips an hour", "target", "memory at the peak",
+             "published, prompt to MP4"]]
+    for part in clips:
+        result, variant = part.get("result", {}), part.get("variant")
+        seconds = result.get("seconds", [])
+        stages = dict((result.get("stages") or [{}])[-1])
+        target = TARGET_CLIP.get(variant, {}).get(part["case"])
+        rows.append([part["case"], variant, f"{statistics.median(seconds):.2f}" if seconds else part.get("failed", "–"),
+                     ", ".join(f"{k} {v:.2f}" for k, v in stages.items()) or "–",
+                     f"{3600 / statistics.median(seconds):.0f}" if seconds else "–", str(target or "–"),
+                     f"{result['peak_bytes'] / 2 ** 30:.1f} GiB" if "peak_bytes" in result else "–",
+                     str(PUBLISHED_CLIP.get(part["case"], "–"))])
     out += table(rows) + [""]
     text = run.seconds(kind="text", side="ours")
     if text:
@@ -342,7 +402,10 @@ def main():
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--total", type=int, default=570, help="seconds for all of it")
-    parser.add_argument("--precisions", default="bf16", help="of ours, with commas")
+    parser.add_argument("--precisions", default="bf16,fp8", help="of ours, with commas")
+    parser.add_argument("--parts", default=os.environ.get("RUN_PARTS", "1"),
+                        help="calls (1, 2, 3) and groups, with commas; $RUN_PARTS, else 1")
+    parser.add_argument("--merge", type=pathlib.Path, action="append", default=[], help="an earlier call's JSON")
     parser.add_argument("--variants", default="eager,compiled,padded,fp8", help="of PyTorch's, with commas")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
     parser.add_argument("--logs", type=pathlib.Path)
@@ -357,13 +420,29 @@ def main():
     run = Run(o)
     run.ours = lambda *words: [o.bench, words[0], "--backend", o.device, *words[1:]]
     run.torch = lambda *words: [o.python, HERE / "torch_bench.py", words[0], "--device", o.device, *words[1:]]
+    chosen = plan(run, o.tiny)
+    budgets = ABOUT + sum(part[3] for part in chosen)
     if o.dry_run:
-        run.part = lambda name, limit, command, **about: (
-            run.parts.append(dict(name=name, **about)) or print(f"{name} (at most {limit} s): {' '.join(map(str, command))}") or {})
-        plan(run, o.tiny)
-        return 0
+        print(f"{'from min':>8} {'budget s':>9}  part")
+        print(f"{0:8.1f} {ABOUT:9d}  versions")
+        at = ABOUT
+        for call, group, name, budget, command, about in chosen:
+            print(f"{at / 60:8.1f} {budget:9d}  {name} [{call} {group}]: {' '.join(map(str, command()))}")
+            at += budget
+        print(f"at most {budgets} s ({budgets / 60:.1f} min) of {o.total} s")
+        return 0 if budgets <= o.total else 1
+    if budgets > o.total and o.device != "cpu":
+        print(f"report.py: the budgets are {budgets} s together, {o.total} s are given: the last parts may be left out",
+              file=sys.stderr)
+    for earlier in o.merge:
+        run.parts += [p | dict(name=p["name"] + ", earlier") for p in json.loads(earlier.read_text())["parts"]
+                      if p.get("kind") != "about"]
     facts = machine(run)
-    plan(run, o.tiny)
+    for _, _, name, budget, command, about in chosen:
+        command = command()
+        if "variant" in about and about["variant"] is None:  # chosen just now
+            about = about | dict(variant=command[command.index("--variant") + 1])
+        run.part(name, budget, command, **about)
     # Folders of the machine are nobody's business.
     command = " ".join(["tests/gpu/run.sh"] + [pathlib.Path(w).name if "/" in w else w
                                                for w in os.environ.get("GPU_RUN_ARGUMENTS", "").split()])

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # What the engine does on this machine's GPU, side by side with PyTorch: versions, ceilings, agreement, one
-# forward, decoding, whole clips. Under ten minutes. Needs nvcc and CMake, or programs that were packed by
+# forward, decoding, whole clips. A call takes under ten minutes; two calls, RUN_PARTS=1 and RUN_PARTS=2, do all
+# of it, a third repeats what matters in the other order. Needs nvcc and CMake, or programs that were packed by
 # pack.sh on another machine; PyTorch for the other side; nothing else. See README.md.
 #
 # Usage: run.sh [--binaries DIR] [--python PYTHON] [--out DIR] [--total SECONDS] [--precisions bf16,fp32]
-#               [--variants eager,compiled,padded,fp8] [--device cuda|cpu] [--tiny] [--dry-run]
+#               [--variants eager,compiled,padded,fp8] [--device cuda|cpu] [--tiny] [--merge JSON]
+#               [--dry-run]    says each part, its budget and the minutes of all; runs nothing
+# RUN_PARTS: calls (1, 2, 3) or groups (agreement, forward, decode, clips, ceilings, torch, again), with commas.
 set -uo pipefail
 export GPU_RUN_ARGUMENTS="$*"
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
@@ -17,7 +20,7 @@ while [ $# -gt 0 ]; do
         --python) python=$2 && shift ;;
         --total) total=$2 && shift ;;
         --device) device=$2 && passed+=(--device "$2") && shift ;;
-        --out | --precisions | --variants) passed+=("$1" "$2") && shift ;;
+        --out | --precisions | --variants | --merge) passed+=("$1" "$2") && shift ;;
         --tiny) passed+=(--tiny) ;;
         --dry-run) dry=1 && passed+=(--dry-run) ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' && exit 0 ;;
@@ -83,7 +86,8 @@ tests=$(program gpu_test)
 
 # PyTorch's compiler keeps its results here from one variant to the next.
 export TORCHINDUCTOR_CACHE_DIR=$launchers/inductor
-export GALLOP_TEST_NEEDS_GPU=1
+export GALLOP_TEST_NEEDS_GPU=1 GALLOP_TREE=$root
+[ -n "$dry" ] && tests=${tests:-gpu_test}
 [ "$device" = cpu ] && tests=
 "$python" "$here/report.py" --bench "${bench:-gpu_bench}" ${tests:+--tests "$tests"} --python "$python" \
     --total $((total - (SECONDS - began))) "${passed[@]}"

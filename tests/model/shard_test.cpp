@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "core/check.hpp"
+#include "model/fp8.hpp"
 #include "model/transformer.hpp"
 #include "support/expect_near.hpp"
 #include "support/temporary_folder.hpp"
@@ -62,11 +63,20 @@ struct Result {
     }
 };
 
+/// `linears`: f32, bf16, or f8_e4m3, which is bf16 with all layers' linears in E4M3.
+std::vector<TensorSpec> table_of(const TransformerConfig& config, DType linears, int rank,
+                                 int size) {
+    const bool fp8 = linears == DType::f8_e4m3;
+    auto table = sharded_specs(config, fp8 ? DType::bf16 : linears, shard_of(config, rank, size));
+    if (fp8) choose_fp8(table, config.num_layers, {.layers = "all"}, "net");
+    return table;
+}
+
 Result forward(const std::filesystem::path& checkpoint, const TransformerConfig& config,
                DType linears, const Inputs& inputs, Group& group) {
     const auto on = make_cpu_backend(1);
-    const Shard shard = shard_of(config, group.rank(), group.size());
-    Weights weights = Checkpoint::open(checkpoint).load(sharded_specs(config, linears, shard), *on);
+    Weights weights = Checkpoint::open(checkpoint)
+                          .load(table_of(config, linears, group.rank(), group.size()), *on);
     Transformer model(config, std::move(weights), *on, group);
     const Velocity velocity = model.forward({inputs.video, inputs.audio, inputs.text});
     return {floats(velocity.video), floats(velocity.audio), model.bytes()};
@@ -84,6 +94,16 @@ std::vector<Result> forward_shared(const std::filesystem::path& checkpoint,
         });
     for (std::thread& thread : threads) thread.join();
     return results;
+}
+
+double relative_l2(const std::vector<float>& x, const std::vector<float>& truth) {
+    double error = 0;
+    double size = 0;
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+        error += std::pow(static_cast<double>(x[i]) - truth[i], 2);
+        size += std::pow(static_cast<double>(truth[i]), 2);
+    }
+    return std::sqrt(error / size);
 }
 
 class Sharding : public ::testing::Test {
@@ -114,6 +134,44 @@ TEST_F(Sharding, CostsTheCastsNoAccuracy) {
         // One rounding more or less is the luck of the draw; what counts is that none is added.
         EXPECT_LT(relative_error(shared[0].video, exact.video), 1.5 * error + 1e-6) << size;
     }
+}
+
+// A member scales rows of proj and down, and what meets them, by its own columns alone, which is finer
+// than the whole rows' scales, never coarser.
+TEST_F(Sharding, CostsE4M3NoAccuracy) {
+    const Result exact = forward(checkpoint, config, DType::f32, inputs, solo_group());
+    const Result alone = forward(checkpoint, config, DType::f8_e4m3, inputs, solo_group());
+    const double error = relative_l2(alone.video, exact.video);
+    EXPECT_GT(error, 1e-3) << "was anything multiplied in E4M3?";
+    for (const int size : {2, 4, 8}) {
+        const auto shared = forward_shared(checkpoint, config, DType::f8_e4m3, inputs, size);
+        EXPECT_THAT(shared, Each(shared[0])) << size;
+        EXPECT_LE(relative_l2(shared[0].video, exact.video), 1.2 * error) << size;
+        // The same roundings but for those scales: nearer to the one renderer's than to fp32.
+        EXPECT_LE(relative_l2(shared[0].video, alone.video), 1.5 * error) << size;
+    }
+}
+
+TEST_F(Sharding, QuantisesItsRowsOfQkvAsTheWholeDoes) {
+    const auto on = make_cpu_backend(1);
+    const std::string name = "block.layers.2.attention.linear_qkv.weight";
+    const std::string scales = name + std::string(fp8_scale_suffix);
+    const auto load = [&](int rank, int size) {
+        return Checkpoint::open(checkpoint).load(table_of(config, DType::f8_e4m3, rank, size), *on);
+    };
+    const Weights whole = load(0, 1);
+    const Weights third =
+        load(2, 4);  // two of eight heads of 16, the second of two key/value heads
+    const auto rows = [](const Tensor& x, Index begin, Index end) {
+        const std::vector<float> all = floats(x);
+        const Index width = x.numel() / x.size(0);
+        return std::vector<float>(all.begin() + begin * width, all.begin() + end * width);
+    };
+    EXPECT_EQ(rows(third[name], 0, 32), rows(whole[name], 64, 96));     // q
+    EXPECT_EQ(rows(third[name], 32, 48), rows(whole[name], 144, 160));  // k
+    EXPECT_EQ(rows(third[name], 48, 64), rows(whole[name], 176, 192));  // v
+    EXPECT_EQ(rows(third[scales], 48, 64), rows(whole[scales], 176, 192));
+    EXPECT_EQ(rows(third[name], 64, 66), rows(whole[name], 196, 198));  // gates
 }
 
 TEST_F(Sharding, HoldsOnlyItsShare) {
