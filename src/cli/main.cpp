@@ -88,6 +88,9 @@ int guarded(const Arguments& arguments) {
     } catch (const NoDeviceError& none) {
         fmt::print(stderr, "{}\n", none.what());
         return wrong_request;
+    } catch (const DeviceError& lost) {
+        log_error("{}", lost.what());
+        return device_lost_status;
     } catch (const DiskError& refused) {
         log_error("{}", refused.what());
         return stopped_early;
