@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include "core/random.hpp"
+#include "core/yuv.hpp"
 
 namespace gallop::kernels {
 
@@ -248,6 +249,19 @@ struct Snake {
 };
 void launch(const Snake&, cudaStream_t);
 
+// ---- colour.cu ----------------------------------------------------------------------------------
+
+/// rgb: [pictures, height, width, 3] bytes → planes: [pictures, format.bytes(width, height)], as in
+/// core/yuv.hpp. between: scratch, [pictures, 2, height, format.chroma_columns(width)].
+struct ToYuv {
+    const std::uint8_t* rgb;
+    std::int16_t* between;
+    std::uint8_t* planes;
+    Index pictures, height, width;
+    YuvFormat format;
+};
+void launch(const ToYuv&, cudaStream_t);
+
 // ---- convolution.cu -----------------------------------------------------------------------------
 
 /// y = conv(x) + bias over (T, Y, X). x: [T, Y, X, in]; kernel: [kT, kY, kX, in, out]; bias: [out] f32
@@ -287,14 +301,16 @@ struct Combine {
 };
 void launch(const Combine&, cudaStream_t);
 
-/// y = neg + scales[t]·(pos − neg); arrays [C, frames, plane] f32, n elements; scales: [frames]; y may
-/// be neg or pos.
+/// y = neg + scales[t − first]·(pos − neg) in `count` frames t from `first` on; arrays [channels, frames,
+/// plane] f32; y may be neg or pos. The scales travel with the launch: nobody waits for a copy of them.
 struct Guide {
+    static constexpr Index most_frames = 256;
     const float* neg;
     const float* pos;
-    const float* scales;
     float* y;
-    Index n, frames, plane;
+    Index channels, frames, plane;
+    Index first, count;
+    float scales[most_frames];
 };
 void launch(const Guide&, cudaStream_t);
 

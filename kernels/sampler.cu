@@ -36,9 +36,11 @@ void launch(const Combine& a, cudaStream_t stream) {
 }
 
 void launch(const Guide& a, cudaStream_t stream) {
-    for_each(a.n, stream, "guide", [a] __device__(Index i) {
-        const float g = a.scales[i / a.plane % a.frames];
-        a.y[i] = a.neg[i] + g * (a.pos[i] - a.neg[i]);
+    for_each(a.channels * a.count * a.plane, stream, "guide", [a] __device__(Index i) {
+        const Index t = i / a.plane % a.count;
+        const Index channel = i / (a.plane * a.count);
+        const Index at = (channel * a.frames + a.first + t) * a.plane + i % a.plane;
+        a.y[at] = a.neg[at] + a.scales[t] * (a.pos[at] - a.neg[at]);
     });
 }
 

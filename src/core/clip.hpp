@@ -12,7 +12,9 @@ inline constexpr int frames_per_second = 25;
 inline constexpr int sample_rate = 44100;
 inline constexpr int samples_per_frame = sample_rate / frames_per_second;  // 1764
 
-/// Takes pictures in order as they are decoded: [n, Y, X, 3] u8 RGB, host memory, any n ≥ 1.
+/// Takes pictures in order as they are decoded, in host memory, any n ≥ 1: [n, Y, X, 3] u8 RGB, or planes,
+/// [n, B] u8, see YuvFormat. One call at a time, each maybe on another thread than the decoder's; the array
+/// is gone when it returns.
 using FrameSink = std::function<void(ConstTensorView frames)>;
 
 }  // namespace gallop

@@ -186,8 +186,10 @@ void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
     options.comment = comment_of(id);
     Mp4Writer writer(path, options, stages.decode_audio(audio));
     Index written = 0;
+    PictureDecode as_encoded = how;
+    as_encoded.planes = yuv_format(options.pix_fmt);
     stages.decode_video(
-        video, how,
+        video, as_encoded,
         [&](ConstTensorView pictures) {
             writer.add_frames(pictures);
             written += pictures.shape()[0];

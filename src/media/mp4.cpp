@@ -14,7 +14,7 @@ extern "C" {
 
 #include "core/clip.hpp"
 #include "core/files.hpp"
-#include "core/view.hpp"
+#include "core/yuv.hpp"
 #include "media/ffmpeg.hpp"
 
 // Timing. Picture i is shown at i/25 s for 1/25 s: exact in every time base used (1/25, 1/12800,
@@ -152,7 +152,11 @@ void check_options(const Mp4Options& options) {
 
 struct Mp4Writer::State {
     State(const std::filesystem::path& path, const Mp4Options& chosen, Tensor sound)
-        : options(chosen), audio(std::move(sound)), file(path), name(path.string()) {
+        : options(chosen),
+          planes(yuv_format(chosen.pix_fmt).value()),
+          audio(std::move(sound)),
+          file(path),
+          name(path.string()) {
         const std::string url = "file:" + file.path().string();
         check_ffmpeg(avformat_alloc_output_context2(muxer.out(), nullptr, "mp4", url.c_str()), name,
                      "cannot make an MP4 writer");
@@ -208,17 +212,42 @@ struct Mp4Writer::State {
         }
     }
 
-    void add_picture(const std::uint8_t* pixels) {
-        // Copied, because the converter may read beyond the last pixel of a row; written anew each
-        // time, because the encoder keeps references.
+    /// The frame that the next picture goes into: written anew each time, because the encoder keeps
+    /// references.
+    AVFrame& next_picture() {
+        check_ffmpeg(av_frame_make_writable(yuv.get()), name, "no memory for a picture");
+        return *yuv.get();
+    }
+
+    void add_rgb(const std::uint8_t* pixels) {
+        next_picture();
+        // Copied, because the converter may read beyond the last pixel of a row.
         av_image_copy_plane(rgb.get()->data[0], rgb.get()->linesize[0], pixels, 3 * options.width,
                             3 * options.width, options.height);
-        check_ffmpeg(av_frame_make_writable(yuv.get()), name, "no memory for a picture");
         check_ffmpeg(sws_scale(scaler.get(), rgb.get()->data, rgb.get()->linesize, 0,
                                options.height, yuv.get()->data, yuv.get()->linesize),
                      name, "cannot convert a picture");
+        add_picture();
+    }
+
+    void add_planes(const std::uint8_t* from) {
+        AVFrame& to = next_picture();
+        for (int plane = 0; plane < 3; ++plane) {
+            const auto columns = plane == 0 ? options.width : planes.chroma_columns(options.width);
+            const auto rows = plane == 0 ? options.height : planes.chroma_rows(options.height);
+            const auto line = static_cast<int>(columns * planes.sample_bytes());
+            av_image_copy_plane(to.data[plane], to.linesize[plane], from, line, line,
+                                static_cast<int>(rows));
+            from += line * rows;
+        }
+        add_picture();
+    }
+
+    /// Encodes what `next_picture` gave, and the sound beside it.
+    void add_picture() {
         yuv.get()->pts = frames++;
         encode(video.get(), video_stream, yuv.get());
+        add_sound(frames * samples_per_frame, false);
     }
 
     /// Encodes the sound up to sample `end`, in whole AAC frames unless it is the last call.
@@ -260,6 +289,7 @@ struct Mp4Writer::State {
     }
 
     Mp4Options options;
+    YuvFormat planes;
     Tensor audio;
     AtomicFile file;  // before the muxer, which must let go of it first
     std::string name;
@@ -291,15 +321,22 @@ Mp4Writer::~Mp4Writer() = default;
 void Mp4Writer::add_frames(ConstTensorView frames) {
     CHECK(state_ != nullptr, "a picture for a clip that is finished or failed");
     const Mp4Options& options = state_->options;
-    const auto pixels = as<std::uint8_t, 4>(frames);
-    CHECK(pixels.shape[1] == options.height && pixels.shape[2] == options.width &&
-              pixels.shape[3] == 3,
-          "pictures of shape {} (must be [n, {}, {}, 3])", to_string(frames.shape()),
-          options.height, options.width);
+    const Shape& shape = frames.shape();
+    const Index height = options.height;
+    const Index width = options.width;
+    const Index samples = state_->planes.bytes(width, height);
+    const bool rgb = shape.rank() == 4;
+    CHECK(frames.dtype() == DType::u8 && shape.rank() > 0 &&
+              (shape == Shape({shape[0], height, width, 3}) || shape == Shape({shape[0], samples})),
+          "pictures of shape {} (must be [n, {}, {}, 3] or [n, {}])", to_string(shape), height,
+          width, samples);
     try {
-        for (Index n = 0; n < pixels.shape[0]; ++n) {
-            state_->add_picture(&pixels(n, 0, 0, 0));
-            state_->add_sound(state_->frames * samples_per_frame, false);
+        for (Index n = 0; n < shape[0]; ++n) {
+            const auto* picture = frames.rows(n, n + 1).data<std::uint8_t>();
+            if (rgb)
+                state_->add_rgb(picture);
+            else
+                state_->add_planes(picture);
         }
     } catch (...) {
         state_.reset();  // the temporary file goes at once

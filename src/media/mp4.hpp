@@ -38,7 +38,8 @@ public:
     Mp4Writer(const std::filesystem::path& path, const Mp4Options& options, Tensor audio);
     ~Mp4Writer();
 
-    /// Adds pictures: [n, Y, X, 3] u8 RGB, host. Throws Error when the disk is full.
+    /// Adds pictures: [n, Y, X, 3] u8 RGB, host, or [n, B] u8, the planes that `pix_fmt` names (see
+    /// YuvFormat); both give the same file. Throws Error when the disk is full.
     void add_frames(ConstTensorView frames);
     /// Ends the file, reads all of it back (`verify_mp4`) and gives it its name. Nothing may be
     /// added afterwards. Throws Error.

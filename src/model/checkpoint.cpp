@@ -12,6 +12,7 @@
 #include "model/safetensors.hpp"
 #include "model/tensor_stream.hpp"
 #include "model/torch_file.hpp"
+#include "model/weight_loader.hpp"
 
 namespace gallop {
 namespace {
@@ -205,11 +206,6 @@ const std::map<std::string, std::string>& Checkpoint::metadata() const { return 
 
 namespace {
 
-struct Job {
-    const TensorSpec* spec;
-    const StoredTensor* stored;
-};
-
 /// The extents that the file must hold.
 const Shape& stored_shape(const TensorSpec& spec) {
     return spec.slice ? spec.slice->stored : spec.shape;
@@ -226,7 +222,7 @@ bool fits(const TensorSpec& spec, const Shape& stored) {
 
 Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
                          const LoadOptions& options) const {
-    std::vector<Job> jobs;
+    std::vector<LoadJob> jobs;
     std::vector<std::string> problems;
     std::map<std::string_view, const TensorSpec*> wanted;
     for (const TensorSpec& spec : specs) {
@@ -261,42 +257,16 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
                           fmt::join(problems, "\n  "));
 
     // In the files' order: one pass from front to back.
-    std::sort(jobs.begin(), jobs.end(), [](const Job& a, const Job& b) {
+    std::sort(jobs.begin(), jobs.end(), [](const LoadJob& a, const LoadJob& b) {
         return std::tie(a.stored->file, a.stored->offset) <
                std::tie(b.stored->file, b.stored->offset);
     });
-    Weights weights;
-    std::unique_ptr<ByteSource> source;
-    const StoredTensor* before = nullptr;
-    for (const auto& [spec, stored] : jobs) {
-        if (before == nullptr || before->file != stored->file)
-            source = open_source(files()[stored->file]);
-        before = stored;
-        TensorStream stream = data_->stream(*source, *stored);
-        if (spec->conv) {
-            Tensor kernel(stored->shape);
-            stream.read(kernel);
-            weights.put(spec->name, on.prepare_conv(kernel, spec->dtype));
-        } else if (spec->dtype == DType::f8_e4m3) {
-            const Shape& shape = spec->shape;
-            Tensor q = on.zeros(shape, DType::f8_e4m3);
-            Tensor row_scales = on.zeros({shape[0]});
-            stream.quantise_slice_onto(
-                on, spec->slice.value_or(Slice{stored->shape, {{0, stored->shape[0], 0}}}), q,
-                row_scales);
-            weights.put(spec->name, std::move(q));
-            weights.put(spec->name + std::string(fp8_scale_suffix), std::move(row_scales));
-        } else if (spec->slice) {
-            Tensor tensor = on.zeros(spec->shape, spec->dtype);
-            stream.read_slice_onto(on, *spec->slice, tensor);
-            weights.put(spec->name, std::move(tensor));
-        } else {
-            Tensor tensor = on.empty(stored->shape, spec->dtype);
-            stream.read_onto(on, tensor);
-            weights.put(spec->name, std::move(tensor));
-        }
-    }
-    return weights;
+    return load_weights(
+        jobs, files(),
+        [&](ByteSource& source, const StoredTensor& stored) {
+            return data_->stream(source, stored);
+        },
+        on);
 }
 
 Tensor Checkpoint::read(std::string_view name) const {

@@ -124,8 +124,8 @@ public:
     /// `__metadata__` of a single safetensors file.
     const std::map<std::string, std::string>& metadata() const;
 
-    /// Reads the tensors of `specs`, converting while streaming: beside the result at most one
-    /// bounded staging buffer is alive. Throws InputError that lists every missing, surplus and
+    /// Reads the tensors of `specs`, converting while streaming: beside the result a few bounded
+    /// staging buffers are alive (see load_weights). Throws InputError that lists every missing, surplus and
     /// misshapen tensor at once.
     Weights load(std::span<const TensorSpec> specs, Backend& on,
                  const LoadOptions& options = {}) const;

@@ -40,68 +40,51 @@ void TensorStream::read(TensorView to) {
         read_piece(first, all.rows(first, std::min(first + piece, all.numel())));
 }
 
-void TensorStream::read_onto(Backend& on, TensorView to) {
-    if (to.device() == Device::cpu) return read(to);
-    const TensorView all = flat(to);
-    Tensor staged({std::min(piece, all.numel())}, to.dtype());
-    for (Index first = 0; first < all.numel(); first += piece) {
-        const Index last = std::min(first + piece, all.numel());
-        const TensorView part = staged.rows(0, last - first);
-        read_piece(first, part);
-        on.upload(part, all.rows(first, last));
+DType TensorStream::exact_dtype() const {
+    return tensor_.type == StoredType::bf16 && scale_.empty() ? DType::bf16 : DType::f32;
+}
+
+void TensorStream::each_piece(DType dtype, const PieceRoom& room, const PieceDone& done) {
+    const Index all = tensor_.shape.numel();
+    for (Index first = 0; first < all; first += piece) {
+        read_piece(first, room({std::min(piece, all - first)}, dtype));
+        done(first);
     }
 }
 
-template <class Take>
-void TensorStream::cut(const Slice& slice, DType dtype, Index width, const Take& take) {
+void TensorStream::each_piece(const Slice& slice, DType dtype, Index width, const PieceRoom& room,
+                              const PieceDone& done) {
     CHECK(tensor_.shape == slice.stored && slice.stored.rank() == 2, "{} of {} cut from {}",
           tensor_.name, to_string(tensor_.shape), to_string(slice.stored));
     const Index stored = slice.stored[1];
     const Index kept = slice.columns < 0 ? stored : slice.columns;
     CHECK(slice.column + kept <= stored && kept <= width, "{}: columns {} to {} of {} into {}",
           tensor_.name, slice.column, slice.column + kept, stored, width);
-    const Index block = std::max<Index>(piece / std::max<Index>(stored, 1), 1);
+    const bool whole_rows = stored == width && kept == width;
+    const Index block = std::max<Index>(piece / std::max<Index>({stored, width, 1}), 1);
     const std::size_t size = size_of(dtype);
-    Tensor whole;
-    Tensor part;
+    Tensor read;
     for (const Slice::Rows& rows : slice.rows)
-        for (Index done = 0; done < rows.count; done += block) {
-            const Index count = std::min(block, rows.count - done);
-            if (!whole.defined() || whole.size(0) != count) {
-                whole = Tensor({count, stored}, dtype);
-                part = Tensor::zeros({count, width}, dtype);
+        for (Index begin = 0; begin < rows.count; begin += block) {
+            const Index count = std::min(block, rows.count - begin);
+            const TensorView part = room({count, width}, dtype);
+            if (whole_rows) {
+                read_piece((rows.from + begin) * stored, flat(part));
+            } else {
+                if (!read.defined() || read.size(0) != count) read = Tensor({count, stored}, dtype);
+                read_piece((rows.from + begin) * stored, flat(read));
+                for (Index r = 0; r < count; ++r) {
+                    std::byte* const row = part.rows(r, r + 1).raw();
+                    const auto bytes = static_cast<std::size_t>(kept) * size;
+                    std::memcpy(row,
+                                read.view().raw() +
+                                    static_cast<std::size_t>(r * stored + slice.column) * size,
+                                bytes);
+                    std::memset(row + bytes, 0, static_cast<std::size_t>(width - kept) * size);
+                }
             }
-            read_piece((rows.from + done) * stored, flat(whole));
-            for (Index r = 0; r < count; ++r)
-                std::memcpy(
-                    part.view().raw() + static_cast<std::size_t>(r * width) * size,
-                    whole.view().raw() + static_cast<std::size_t>(r * stored + slice.column) * size,
-                    static_cast<std::size_t>(kept) * size);
-            take(rows.to + done, part);
+            done(rows.to + begin);
         }
-}
-
-void TensorStream::read_slice_onto(Backend& on, const Slice& slice, TensorView to) {
-    cut(slice, to.dtype(), to.size(1), [&](Index row, const Tensor& part) {
-        const TensorView there = to.rows(row, row + part.size(0));
-        if (to.device() == Device::cpu)
-            std::memcpy(there.raw(), part.view().raw(), part.bytes());
-        else
-            on.upload(part, there);
-    });
-}
-
-void TensorStream::quantise_slice_onto(Backend& on, const Slice& slice, TensorView q,
-                                       TensorView scales) {
-    // As narrow as is exact: what crosses to the device is most of the time that this takes.
-    const bool narrow_exactly = tensor_.type == StoredType::bf16 && scale_.empty();
-    cut(slice, narrow_exactly ? DType::bf16 : DType::f32, q.size(1),
-        [&](Index row, const Tensor& part) {
-            const Index end = row + part.size(0);
-            if (on.device() == Device::cpu)
-                return on.quantise(part, q.rows(row, end), scales.rows(row, end));
-            on.quantise(on.upload(part), q.rows(row, end), scales.rows(row, end));
-        });
 }
 
 void TensorStream::read_piece(Index first, TensorView to) {

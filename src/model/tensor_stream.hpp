@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "model/byte_source.hpp"
@@ -10,28 +11,29 @@ namespace gallop {
 /// Whether a stored type can be converted to a floating dtype: f64, f32, f16, bf16, f8_e4m3.
 bool is_weight_type(StoredType type);
 
-/// One stored tensor on its way to memory, converted piece by piece through a staging buffer of a
-/// few MiB. `scale`: nothing, one factor, or one a row.
+/// Gives the host array that the next piece of a tensor is put into.
+using PieceRoom = std::function<TensorView(const Shape&, DType)>;
+/// The array that PieceRoom gave last is filled with what begins at this row (or element).
+using PieceDone = std::function<void(Index row)>;
+
+/// One stored tensor on its way to memory, read and converted in pieces of a few MiB. `scale`: nothing, one
+/// factor, or one a row.
 class TensorStream {
 public:
     TensorStream(ByteSource& source, const StoredTensor& tensor, std::vector<float> scale = {});
 
     /// Fills a host array of as many elements with the values in its floating dtype.
     void read(TensorView to);
-    /// Fills an array on a backend.
-    void read_onto(Backend& on, TensorView to);
-    /// Fills the part of a matrix on a backend that a slice names, and leaves the rest alone.
-    void read_slice_onto(Backend& on, const Slice& slice, TensorView to);
-
-    /// The same in E4M3: q: [N, D] f8_e4m3, scales: [N] f32, both on the backend; rows and columns that
-    /// the slice doesn't name are left alone, or zero where a row has others.
-    void quantise_slice_onto(Backend& on, const Slice& slice, TensorView q, TensorView scales);
+    /// All elements in the file's order; pieces are runs of elements, [n].
+    void each_piece(DType dtype, const PieceRoom& room, const PieceDone& done);
+    /// The part of a matrix that a slice names; pieces are rows of `width` columns, [n, width], with zeros
+    /// after those kept; rows count as kept.
+    void each_piece(const Slice& slice, DType dtype, Index width, const PieceRoom& room,
+                    const PieceDone& done);
+    /// The narrower of bf16 and f32 that holds all values exactly.
+    DType exact_dtype() const;
 
 private:
-    /// Calls `take(row, part)` for pieces of the kept part, in host memory in `dtype`, `width` columns
-    /// with zeros after those kept; `row`: where they go.
-    template <class Take>
-    void cut(const Slice& slice, DType dtype, Index width, const Take& take);
     // Elements first … first + to.numel() − 1.
     void read_piece(Index first, TensorView to);
 

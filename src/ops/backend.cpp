@@ -108,6 +108,20 @@ Tensor Backend::download(ConstTensorView device_array) {
     return made;
 }
 
+Copy Backend::start_upload(ConstTensorView host, TensorView device_array) {
+    CHECK(host.shape() == device_array.shape() && host.dtype() == device_array.dtype(),
+          "{} {} uploaded into {} {}", name_of(host.dtype()), to_string(host.shape()),
+          name_of(device_array.dtype()), to_string(device_array.shape()));
+    return do_start_upload(host, device_array);
+}
+
+Copy Backend::start_download(ConstTensorView device_array, TensorView host) {
+    CHECK(host.shape() == device_array.shape() && host.dtype() == device_array.dtype(),
+          "{} {} downloaded into {} {}", name_of(device_array.dtype()),
+          to_string(device_array.shape()), name_of(host.dtype()), to_string(host.shape()));
+    return do_start_download(device_array, host);
+}
+
 void Backend::copy(ConstTensorView from, TensorView to) {
     check_same_shape(from, to);
     CHECK(from.dtype() == to.dtype() || (is_float(from) && is_float(to)), "cannot copy {} to {}",
@@ -510,6 +524,22 @@ void Backend::to_rgb8(ConstTensorView x, TensorView y) {
     CHECK(y.dtype() == DType::u8 && x.shape().rank() == 4 && x.size(3) == 3,
           "pictures of shape {} to {}", to_string(x.shape()), name_of(y.dtype()));
     do_to_rgb8(x, y);
+}
+
+void Backend::to_yuv(ConstTensorView rgb, const YuvFormat& format, TensorView planes) {
+    CHECK(rgb.dtype() == DType::u8 && rgb.shape().rank() == 4 && rgb.size(3) == 3 &&
+              planes.dtype() == DType::u8 && (format.bits == 8 || format.bits == 10),
+          "pictures of shape {} {} to planes of {} bits", name_of(rgb.dtype()),
+          to_string(rgb.shape()), format.bits);
+    const auto halves = [](Index extent) { return extent >= 16 && extent % 2 == 0; };
+    CHECK(
+        (!format.half_rows || halves(rgb.size(1))) && (!format.half_columns || halves(rgb.size(2))),
+        "pictures of shape {} (even extents of 16 and more where chroma is halved)",
+        to_string(rgb.shape()));
+    CHECK(planes.shape() == Shape({rgb.size(0), format.bytes(rgb.size(2), rgb.size(1))}),
+          "planes of shape {} for pictures of shape {}", to_string(planes.shape()),
+          to_string(rgb.shape()));
+    do_to_yuv(rgb, format, planes);
 }
 
 }  // namespace gallop

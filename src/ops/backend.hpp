@@ -1,15 +1,19 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/group.hpp"
 #include "core/random.hpp"
 #include "core/tensor.hpp"
+#include "core/yuv.hpp"
 
 namespace gallop {
 
@@ -59,6 +63,41 @@ struct Term {
     ConstTensorView x;
 };
 
+/// A copy between host and device that may still be under way.
+class Copy {
+public:
+    /// One that is done.
+    Copy() = default;
+    explicit Copy(std::function<void()> wait) : wait_(std::move(wait)) {}
+    Copy(Copy&& other) noexcept : wait_(std::exchange(other.wait_, nullptr)) {}
+    Copy& operator=(Copy&& other) noexcept {
+        if (this != &other) {
+            leave();
+            wait_ = std::exchange(other.wait_, nullptr);
+        }
+        return *this;
+    }
+    Copy(const Copy&) = delete;
+    Copy& operator=(const Copy&) = delete;
+    /// Waits: nobody takes the memory away from under a copy.
+    ~Copy() { leave(); }
+
+    /// Waits until it is done; any thread may. Throws DeviceError.
+    void wait() {
+        if (const auto wait = std::exchange(wait_, nullptr)) wait();
+    }
+
+private:
+    void leave() noexcept {
+        try {
+            wait();
+        } catch (...) {  // a lost device copies nothing any more
+        }
+    }
+
+    std::function<void()> wait_;
+};
+
 /// All that a model may ask of the machine, at the grain of fused steps. The public functions
 /// document and check; the private virtuals compute. Results are deterministic: the same inputs on
 /// the same backend and build give the same bits. Unless said otherwise "float" arrays are f32 or
@@ -97,6 +136,17 @@ public:
     }
     /// Copies a device array to the host; waits for it.
     Tensor download(ConstTensorView device);
+    /// Host memory from and to which copies run beside other work.
+    virtual Memory& transfer_memory() { return host_memory(); }
+    /// Starts what `upload` does, from an array in `transfer_memory`, and doesn't wait for it. Work that
+    /// is asked for later sees the values; the host array stays as it is until the copy is done.
+    Copy start_upload(ConstTensorView host, TensorView device);
+    /// Starts a download into an array in `transfer_memory`, of what was asked for before; later work runs
+    /// beside it, and must leave the device array as it is until the copy is done.
+    Copy start_download(ConstTensorView device, TensorView host);
+    /// How often this backend has made the host wait for the device so far; copies that were started
+    /// don't count.
+    std::uint64_t waits() const { return waits_; }
     /// to = from, same shape; a floating dtype is converted with one rounding.
     void copy(ConstTensorView from, TensorView to);
     /// Waits until all that was asked for is done.
@@ -246,10 +296,25 @@ public:
 
     /// trunc(255·clamp(0.5·x + 0.5, 0, 1)). x: [T, Y, X, 3] float → y: same shape u8.
     void to_rgb8(ConstTensorView x, TensorView y);
+    /// Bytes of RGB as the planes of a video encoder, see core/yuv.hpp; bit-equal on every backend. rgb:
+    /// [T, Y, X, 3] u8, even extents of at least 16 where chroma is halved; planes: [T, format.bytes(X, Y)]
+    /// u8.
+    void to_yuv(ConstTensorView rgb, const YuvFormat& format, TensorView planes);
+
+protected:
+    void count_wait() { ++waits_; }
 
 private:
     virtual void do_upload(ConstTensorView host, TensorView device) = 0;
     virtual void do_download(ConstTensorView device, TensorView host) = 0;
+    virtual Copy do_start_upload(ConstTensorView host, TensorView device) {
+        do_upload(host, device);
+        return {};
+    }
+    virtual Copy do_start_download(ConstTensorView device, TensorView host) {
+        do_download(device, host);
+        return {};
+    }
     virtual void do_copy(ConstTensorView from, TensorView to) = 0;
     virtual void do_fill_zero(TensorView y) = 0;
     virtual void do_permute(ConstTensorView x, const Shape& shape, std::span<const int> order,
@@ -303,6 +368,9 @@ private:
     virtual void do_normal(const NoiseStream& stream, std::uint64_t first, TensorView y) = 0;
     virtual bool do_all_finite(ConstTensorView x) = 0;
     virtual void do_to_rgb8(ConstTensorView x, TensorView y) = 0;
+    virtual void do_to_yuv(ConstTensorView rgb, const YuvFormat& format, TensorView planes) = 0;
+
+    std::atomic<std::uint64_t> waits_{0};
 };
 
 /// The reference: obvious loops, GEMM and convolution by oneDNN. `threads` 0: as many as the

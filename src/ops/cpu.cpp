@@ -11,43 +11,6 @@
 
 namespace gallop {
 
-std::byte* PoolMemory::lend(std::size_t bytes) {
-    {
-        const std::lock_guard lock(mutex_);
-        if (const auto found = free_.find(bytes); found != free_.end()) {
-            std::byte* data = found->second;
-            free_.erase(found);
-            held_ -= bytes;
-            return data;
-        }
-    }
-    try {
-        return host_memory().allocate(bytes);
-    } catch (const OutOfMemoryError&) {
-        drain();
-        return host_memory().allocate(bytes);
-    }
-}
-
-void PoolMemory::take_back(std::byte* data, std::size_t bytes) noexcept {
-    {
-        const std::lock_guard lock(mutex_);
-        if (held_ + bytes <= most_held) {
-            free_.emplace(bytes, data);
-            held_ += bytes;
-            return;
-        }
-    }
-    host_memory().release(data, bytes);
-}
-
-void PoolMemory::drain() noexcept {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [bytes, data] : free_) host_memory().release(data, bytes);
-    free_.clear();
-    held_ = 0;
-}
-
 CpuBackend::CpuBackend(int threads) {
     if (threads > 0) omp_set_num_threads(threads);
 }

@@ -2,37 +2,10 @@
 
 // The CPU backend: its ops lie in files by subject. Private to this room.
 
-#include <map>
-#include <mutex>
-
-#include "core/memory_use.hpp"
 #include "ops/backend.hpp"
+#include "ops/pool_memory.hpp"
 
 namespace gallop {
-
-/// Host memory that keeps what comes back, by size, up to a bound: a denoise loop asks for the same
-/// sizes again and again, and fresh pages cost more than the arithmetic of small ops.
-class PoolMemory final : public CountedMemory {
-public:
-    PoolMemory() = default;
-    PoolMemory(const PoolMemory&) = delete;
-    PoolMemory& operator=(const PoolMemory&) = delete;
-    ~PoolMemory() override { drain(); }
-
-    Device device() const override { return Device::cpu; }
-
-private:
-    std::byte* lend(std::size_t bytes) override;
-    void take_back(std::byte* data, std::size_t bytes) noexcept override;
-
-    static constexpr std::size_t most_held = std::size_t{512} << 20;
-
-    void drain() noexcept;
-
-    std::mutex mutex_;
-    std::multimap<std::size_t, std::byte*> free_;
-    std::size_t held_ = 0;
-};
 
 class CpuBackend final : public Backend {
 public:
@@ -104,6 +77,9 @@ private:
     void do_upsample_nearest(ConstTensorView x, TensorView y) override;
     void do_upsample_bilinear(ConstTensorView x, TensorView y) override;
     void do_to_rgb8(ConstTensorView x, TensorView y) override;
+
+    // cpu_yuv.cpp
+    void do_to_yuv(ConstTensorView rgb, const YuvFormat& format, TensorView planes) override;
 
     // cpu_sampler.cpp: steps of the sampler.
     void do_combine(std::span<const Term> terms, TensorView y) override;

@@ -1,6 +1,8 @@
 #include "core/cuda.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -12,6 +14,7 @@
 #include "ops/cuda_dnn.hpp"
 #include "ops/cuda_gemm.hpp"
 #include "ops/key_slices.hpp"
+#include "ops/pool_memory.hpp"
 
 namespace gallop {
 namespace {
@@ -66,7 +69,8 @@ private:
             check_cuda(cudaMemPoolTrimTo(pool_, 0), "trimming the memory pool");
             status = cudaMallocAsync(&data, size, stream_);
         }
-        check_cuda(status, fmt::format("allocating {} bytes on the GPU", size).c_str());
+        if (status != cudaSuccess)
+            check_cuda(status, fmt::format("allocating {} bytes on the GPU", size).c_str());
         return static_cast<std::byte*>(data);
     }
 
@@ -76,6 +80,27 @@ private:
 
     cudaStream_t stream_;
     cudaMemPool_t pool_ = nullptr;
+};
+
+/// Host pages that the device's copy engines reach themselves.
+class PinnedPages final : public Memory {
+public:
+    explicit PinnedPages(int device) : device_(device) {}
+
+    Device device() const override { return Device::cpu; }
+    std::byte* allocate(std::size_t bytes) override {
+        check_cuda(cudaSetDevice(device_), "choosing the GPU");
+        void* data = nullptr;
+        check_cuda(cudaHostAlloc(&data, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault),
+                   fmt::format("pinning {} bytes of host memory", bytes).c_str());
+        return static_cast<std::byte*>(data);
+    }
+    void release(std::byte* data, std::size_t /*bytes*/) noexcept override {
+        static_cast<void>(cudaFreeHost(data));
+    }
+
+private:
+    int device_;
 };
 
 void check_on_gpu(ConstTensorView x) {
@@ -115,24 +140,33 @@ kernels::Experts experts(Segments segments, Index all_rows) {
     return made;
 }
 
-/// All work goes to one stream; only upload, download, all_finite and synchronize wait for it.
+/// All work goes to one stream, but for downloads that were started: they have one of their own. Only
+/// upload, download, embed, all_finite and synchronize wait.
 class CudaBackend final : public Backend {
 public:
     explicit CudaBackend(const CudaOptions& options)
         : device_(opened(options.device)),
           stream_(make_stream()),
+          downloads_(make_stream()),
           memory_(device_, stream_.get()),
+          pages_(device_),
+          transfers_(pages_),
           gemm_(memory_, stream_.get(), GemmChoices(options.cache, gemm_platform(device_)),
                 options.tune),
           cudnn_(options.cudnn ? open_cudnn(memory_, stream_.get()) : nullptr) {}
-    ~CudaBackend() override { static_cast<void>(cudaStreamSynchronize(stream_.get())); }
+    ~CudaBackend() override {
+        static_cast<void>(cudaStreamSynchronize(downloads_.get()));
+        static_cast<void>(cudaStreamSynchronize(stream_.get()));
+    }
 
     Device device() const override { return Device::cuda; }
     std::string name() const override { return "cuda"; }
     Memory& memory() override { return memory_; }
+    Memory& transfer_memory() override { return transfers_; }
     /// Rows that the tensor cores' loads can take whole: 13652 bf16 are not a multiple of 16 bytes.
     Index matrix_unit(DType dtype) const override { return dtype == DType::f32 ? 1 : 128; }
     void synchronize() override {
+        count_wait();
         check_cuda(cudaStreamSynchronize(queue()), "waiting for the device");
     }
     std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
@@ -142,7 +176,10 @@ public:
 private:
     int device_;
     Stream stream_;
+    Stream downloads_;
     StreamMemory memory_;
+    PinnedPages pages_;
+    PoolMemory transfers_;
     CudaGemm gemm_;
     std::unique_ptr<Cudnn> cudnn_;  ///< null: own kernels only
 
@@ -180,6 +217,40 @@ private:
     void do_download(ConstTensorView device, TensorView host) override {
         check_on_gpu(device);
         copy_and_wait(host.raw(), device.raw(), device.bytes());
+    }
+
+    Copy do_start_upload(ConstTensorView host, TensorView device) override {
+        check_on_gpu(device);
+        return start(queue(), device.raw(), host.raw(), host.bytes());
+    }
+
+    Copy do_start_download(ConstTensorView device, TensorView host) override {
+        check_on_gpu(device);
+        const Event asked = make_event();
+        check_cuda(cudaEventRecord(asked.get(), queue()), "marking a place in the queue");
+        check_cuda(cudaStreamWaitEvent(downloads_.get(), asked.get(), 0), "ordering a copy");
+        return start(downloads_.get(), host.raw(), device.raw(), host.bytes());
+    }
+
+    Copy start(cudaStream_t stream, void* to, const void* from, std::size_t bytes) {
+        if (bytes == 0) return {};
+        check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream),
+                   "copying between host and device");
+        const auto done = std::make_shared<const Event>(make_event());
+        check_cuda(cudaEventRecord(done->get(), stream), "marking a copy's end");
+        return Copy([done, device = device_] {
+            check_cuda(cudaSetDevice(device), "choosing the GPU");
+            check_cuda(cudaEventSynchronize(done->get()), "copying between host and device");
+        });
+    }
+
+    /// A point in a stream; who waits for it sleeps.
+    static Event make_event() {
+        Event event;
+        check_cuda(
+            cudaEventCreateWithFlags(event.out(), cudaEventDisableTiming | cudaEventBlockingSync),
+            "making an event");
+        return event;
     }
 
     void do_copy(ConstTensorView from, TensorView to) override {
@@ -548,10 +619,18 @@ private:
 
     void do_guide(ConstTensorView neg, ConstTensorView pos, std::span<const float> scales,
                   TensorView y) override {
-        const Tensor on_device = uploaded(scales);
-        launch(kernels::Guide{floats(neg), floats(pos), on_device.data<float>(), floats(y),
-                              y.numel(), y.size(1), y.size(2) * y.size(3)},
-               queue());
+        kernels::Guide arguments{};
+        arguments.neg = floats(neg);
+        arguments.pos = floats(pos);
+        arguments.y = floats(y);
+        arguments.channels = y.size(0);
+        arguments.frames = y.size(1);
+        arguments.plane = y.size(2) * y.size(3);
+        for (Index& first = arguments.first; first < y.size(1); first += arguments.count) {
+            arguments.count = std::min(kernels::Guide::most_frames, y.size(1) - first);
+            std::copy_n(scales.begin() + first, arguments.count, arguments.scales);
+            launch(arguments, queue());
+        }
     }
 
     void do_set_first_frame(ConstTensorView frame, TensorView latent) override {
@@ -592,6 +671,18 @@ private:
     void do_to_rgb8(ConstTensorView x, TensorView y) override {
         check_on_gpu(y);
         launch(kernels::ToRgb8{in(x), y.data<std::uint8_t>(), x.numel()}, queue());
+    }
+
+    void do_to_yuv(ConstTensorView rgb, const YuvFormat& format, TensorView planes) override {
+        check_on_gpu(rgb);
+        check_on_gpu(planes);
+        const Index columns = format.chroma_columns(rgb.size(2));
+        Tensor between = empty({rgb.size(0), 2, rgb.size(1), columns, 2}, DType::u8);
+        launch(kernels::ToYuv{rgb.data<std::uint8_t>(),
+                              reinterpret_cast<std::int16_t*>(between.view().raw()),
+                              planes.data<std::uint8_t>(), rgb.size(0), rgb.size(1), rgb.size(2),
+                              format},
+               queue());
     }
 };
 

@@ -25,7 +25,7 @@ public:
     std::string name() const override { return "dry"; }
     Memory& memory() override { return memory_; }
     CountedMemory& counted() override { return memory_; }
-    void synchronize() override {}
+    void synchronize() override { count_wait(); }
     Index matrix_unit(DType /*dtype*/) const override { return 1; }
     std::unique_ptr<Group> join_group(const GroupSeat& seat) override {
         return make_dry_group(seat.size);
@@ -34,8 +34,10 @@ public:
 private:
     DryMemory memory_;
 
-    void do_upload(ConstTensorView /*host*/, TensorView /*device*/) override {}
-    void do_download(ConstTensorView /*device*/, TensorView /*host*/) override {}
+    void do_upload(ConstTensorView /*host*/, TensorView /*device*/) override { count_wait(); }
+    void do_download(ConstTensorView /*device*/, TensorView /*host*/) override { count_wait(); }
+    Copy do_start_upload(ConstTensorView /*host*/, TensorView /*device*/) override { return {}; }
+    Copy do_start_download(ConstTensorView /*device*/, TensorView /*host*/) override { return {}; }
     void do_copy(ConstTensorView /*from*/, TensorView /*to*/) override {}
     void do_fill_zero(TensorView /*y*/) override {}
     void do_permute(ConstTensorView /*x*/, const Shape& /*shape*/, std::span<const int> /*order*/,
@@ -73,7 +75,9 @@ private:
     void do_snake(ConstTensorView /*x*/, ConstTensorView /*alpha*/, ConstTensorView /*beta*/,
                   TensorView /*y*/) override {}
     void do_embed(ConstTensorView /*table*/, std::span<const std::int32_t> /*ids*/, float /*scale*/,
-                  TensorView /*y*/) override {}
+                  TensorView /*y*/) override {
+        count_wait();
+    }
     Tensor do_prepare_conv(ConstTensorView kernel, DType dtype) override {
         return empty(kernel.shape(), dtype);
     }
@@ -92,8 +96,13 @@ private:
                             ConstTensorView /*shift*/, TensorView /*y*/) override {}
     void do_normal(const NoiseStream& /*stream*/, std::uint64_t /*first*/,
                    TensorView /*y*/) override {}
-    bool do_all_finite(ConstTensorView /*x*/) override { return true; }
+    bool do_all_finite(ConstTensorView /*x*/) override {
+        count_wait();
+        return true;
+    }
     void do_to_rgb8(ConstTensorView /*x*/, TensorView /*y*/) override {}
+    void do_to_yuv(ConstTensorView /*rgb*/, const YuvFormat& /*format*/,
+                   TensorView /*planes*/) override {}
 };
 
 class DryGroup final : public Group {

@@ -9,7 +9,7 @@ namespace gallop {
 
 /// A backend that computes nothing: its arrays are addresses that nobody may read, and it counts them.
 /// A network run on it tells how much memory the same run takes on a device, without what the device's
-/// libraries need of their own. Shapes and dtypes are checked as everywhere. Downloaded arrays hold
+/// libraries need of their own, and how often it makes the host wait. Shapes and dtypes are checked as everywhere. Downloaded arrays hold
 /// no values.
 class DryBackend : public Backend {
 public:

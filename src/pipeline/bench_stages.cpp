@@ -10,6 +10,7 @@
 #include "pipeline/bench.hpp"
 #include "pipeline/denoise.hpp"
 #include "pipeline/memory.hpp"
+#include "pipeline/picture_relay.hpp"
 
 namespace gallop {
 namespace {
@@ -57,14 +58,17 @@ Tensor noise(std::string_view name, const Shape& shape, Backend& on) {
     return made;
 }
 
-/// Takes pictures as the renderer does: bytes, on the host, to a file where there is one.
-PictureSink to_host(Backend& on, const FrameSink& file = {}) {
-    return [&on, file](ConstTensorView pictures) {
-        Tensor rgb = on.empty(pictures.shape(), DType::u8);
-        on.to_rgb8(pictures, rgb);
-        const Tensor host = on.download(rgb);
-        if (file) file(host);
+/// Decodes as the renderer does: an encoder's planes, on the host, to a file where there is one.
+template <class Vae>
+void decode_to_host(const Vae& vae, ConstTensorView latent, Index strips, Backend& on,
+                    const FrameSink& file = {}) {
+    const FrameSink sink = [&](ConstTensorView pictures) {
+        if (file) file(pictures);
     };
+    PictureRelay relay(on, 16 * latent.size(2), 16 * latent.size(3), YuvFormat{}, sink);
+    vae.decode(
+        latent, on, [&](ConstTensorView pictures) { relay.add(pictures); }, strips);
+    relay.finish();
 }
 
 }  // namespace
@@ -108,11 +112,11 @@ std::vector<double> time_decode(const BenchCase& of, VideoDecoder decoder, DType
     if (decoder == VideoDecoder::turbo) {
         const TurboVaeConfig config = turbo_of(of);
         const TurboVae vae(config, random_weights(specs(config, dtype), on), dtype);
-        return timed(repeats, on, [&] { vae.decode(latent, on, to_host(on), strips); });
+        return timed(repeats, on, [&] { decode_to_host(vae, latent, strips, on); });
     }
     const WanVaeConfig config = wan_of(of);
     const WanVae vae(config, random_weights(specs(config, WanPart::decoder, dtype), on), dtype);
-    return timed(repeats, on, [&] { vae.decode(latent, on, to_host(on), strips); });
+    return timed(repeats, on, [&] { decode_to_host(vae, latent, strips, on); });
 }
 
 namespace {
@@ -222,7 +226,7 @@ std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int
                     {static_cast<int>(16 * video.size(3)), static_cast<int>(16 * video.size(2))},
                     std::move(heard));
             });
-        stage("decode", [&] { turbo.decode(video, on, to_host(on, file.add), strips); });
+        stage("decode", [&] { decode_to_host(turbo, video, strips, on, file.add); });
         if (files) stage("end file", file.finish);
         for (const auto& [name, seconds] : timing.stages) timing.seconds += seconds;
         if (clip > 0) made.push_back(std::move(timing));

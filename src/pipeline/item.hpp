@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/tensor.hpp"
+#include "core/yuv.hpp"
 
 namespace gallop {
 
@@ -46,6 +48,7 @@ struct PictureDecode {
     /// In as many strips as are worth it, for the least memory; otherwise in as few as fit. A
     /// colour value beside a step between two levels may fall on its other side.
     bool tiled = false;
+    std::optional<YuvFormat> planes = {};  ///< as an encoder's planes; nothing: RGB
 };
 
 /// One clip to render, fully resolved: everything that changes a pixel or a sample.

@@ -4,6 +4,7 @@
 
 #include "model/fp8.hpp"
 #include "ops/dry.hpp"
+#include "pipeline/picture_relay.hpp"
 
 namespace gallop {
 namespace {
@@ -29,13 +30,12 @@ Weights dry_weights(const std::vector<TensorSpec>& specs, Backend& on) {
     return weights;
 }
 
-/// The peak of `work` beyond what is held before it.
+/// The block that `work` needs for its arrays.
 template <class Work>
 std::size_t peak_of(DryBackend& on, const Work& work) {
-    const std::size_t before = on.counted().use().now;
-    on.counted().restart_peak();
+    const MemoryStage stage(&on.counted(), std::size_t{1} << 46);  // nobody writes there
     work();
-    return on.counted().use().peak - before;
+    return stage.extent();
 }
 
 template <class Network, class Config>
@@ -46,9 +46,11 @@ std::size_t decoding(const Config& config, const std::vector<TensorSpec>& table,
     return peak_of(*on, [&] {
         const Tensor z =
             on->empty({latent[0], std::min(latent[1], telling_frames), latent[2], latent[3]});
+        const FrameSink nobody = [](ConstTensorView) {};
+        PictureRelay relay(*on, 16 * latent[2], 16 * latent[3], {}, nobody);
         network.decode(
-            z, *on, [&](ConstTensorView pictures) { on->empty(pictures.shape(), DType::u8); },
-            strips);
+            z, *on, [&](ConstTensorView pictures) { relay.add(pictures); }, strips);
+        relay.finish();
     });
 }
 
@@ -69,6 +71,7 @@ std::size_t forward_peak(const TransformerConfig& config, const std::vector<Tens
     const auto on = make_dry_backend();
     const auto group = make_dry_group(gpus);
     Transformer network(config, dry_weights(table, *on), *on, *group);
+    network.prepare(shape);
     return peak_of(*on, [&] {
         const Tensor video = on->empty(
             {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns});
@@ -90,6 +93,19 @@ std::size_t weight_bytes(const std::vector<TensorSpec>& table) {
 
 std::size_t with_workspaces(std::size_t bytes) {
     return bytes + bytes / 8 + (std::size_t{1} << 30);
+}
+
+std::size_t sampler_bytes(const TransformerConfig& config, const SequenceShape& shape) {
+    // Velocities of two passes, three predictions, the last sample, noise, and what the second stage begins
+    // with.
+    constexpr std::size_t latents = 12;
+    const Index values =
+        shape.video() * config.video_in_channels + shape.audio * config.audio_in_channels;
+    return latents * static_cast<std::size_t>(values) * sizeof(float);
+}
+
+std::size_t stage_bytes(std::size_t arrays) {
+    return arrays + arrays / 16 + (std::size_t{64} << 20);
 }
 
 Index strips_that_fit(std::optional<std::size_t> left, Index most,

@@ -12,11 +12,11 @@
 
 namespace gallop {
 
-// How much device memory the networks take at the peak of a run, beyond their weights and what the
-// device's libraries need of their own. Found by running them dry (see DryBackend): what they allocate
-// there is what they allocate on a device.
+// How large a block of device memory (see MemoryStage) holds all arrays of the networks in a run, beyond
+// their weights and what the device's libraries need of their own. Found by running them dry (see
+// DryBackend): what they allocate there, in that order, is what they allocate on a device.
 
-/// Decoding a normalised latent [48, T, Y, X] into bytes of RGB.
+/// Decoding a normalised latent [48, T, Y, X] into bytes of RGB, with a PictureRelay.
 std::size_t decode_peak(const TurboVaeConfig& config, DType dtype, const Shape& latent,
                         Index strips);
 std::size_t decode_peak(const WanVaeConfig& config, DType dtype, const Shape& latent, Index strips);
@@ -30,6 +30,11 @@ std::size_t weight_bytes(const std::vector<TensorSpec>& table);
 /// What must be free for a stage whose arrays take so many bytes: an eighth more for what a pool keeps in
 /// pieces of the wrong sizes, and 1 GiB for workspaces, the most that a plan of cuDNN's is allowed.
 std::size_t with_workspaces(std::size_t bytes);
+/// The arrays of a sampler that is denoising latents of this shape.
+std::size_t sampler_bytes(const TransformerConfig& config, const SequenceShape& shape);
+/// The block for a stage whose arrays take so many bytes: with room for workspaces of the usual size, and
+/// for what a device lays out otherwise than the dry run. No more than `with_workspaces`.
+std::size_t stage_bytes(std::size_t arrays);
 
 /// The fewest strips, up to `most`, with which a decode fits into `left` bytes, workspaces included;
 /// `most` where none does, 1 where nobody knows what is left.

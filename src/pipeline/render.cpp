@@ -16,6 +16,7 @@
 #include "pipeline/denoise.hpp"
 #include "pipeline/fit_image.hpp"
 #include "pipeline/memory.hpp"
+#include "pipeline/picture_relay.hpp"
 
 namespace gallop {
 namespace {
@@ -59,6 +60,22 @@ void check_latent(const Tensor& latent, std::string_view what) {
 }  // namespace
 
 struct Renderer::State {
+    /// The features of an item's prompts, on the backend.
+    struct Prompts {
+        Tensor text;
+        Tensor negative;  ///< undefined without guidance
+    };
+    /// Into how many strips a picture is cut while it is decoded, and the bytes of the arrays.
+    struct DecodePlan {
+        Index strips = 1;
+        std::size_t bytes = 0;
+    };
+    /// A transformer that is ready for a stage, and the bytes of the stage's block.
+    struct Ready {
+        Transformer& network;
+        std::size_t bytes;
+    };
+
     Bundle bundle;
     Backend& on;
     Group& group;
@@ -74,10 +91,10 @@ struct Renderer::State {
         features;  ///< of prompts, on the backend, newest first
     StageSeconds timings;
     Residents residents;
-    /// Bytes of a forward's arrays by network and sequence; strips of a decode, and the bytes of its
-    /// arrays, by decoder and shape.
-    std::map<std::pair<std::string, std::array<Index, 5>>, std::size_t> forwards;
-    std::map<std::array<Index, 4>, std::pair<Index, std::size_t>> decodes;
+    /// Bytes of a denoise stage's arrays by network and sequence; plans by decoder, shape and whether in
+    /// tiles.
+    std::map<std::pair<std::string, std::array<Index, 5>>, std::size_t> stages;
+    std::map<std::array<Index, 5>, DecodePlan> decodes;
 
     CountedMemory* counted() const { return dynamic_cast<CountedMemory*>(&on.memory()); }
     std::optional<std::size_t> memory_left() const {
@@ -123,22 +140,43 @@ struct Renderer::State {
         return work();
     }
 
-    /// A transformer, with room for a forward on so many tokens.
-    Transformer& transformer(const std::string& variant, const SequenceShape& shape) {
-        const std::string name = "transformer " + variant;
+    /// The same with arrays in a block of their own.
+    template <class Work>
+    decltype(auto) staged(const std::string& name, std::size_t bytes, const Work& work) {
+        return timed(name, [&]() -> decltype(auto) {
+            const MemoryStage stage(counted(), bytes);
+            return work();
+        });
+    }
+
+    /// A transformer, with room for a stage on pictures of a size.
+    Ready transformer(const std::string& variant, const Item& item, Size size,
+                      const Prompts& texts) {
         const TransformerConfig& config = bundle.variant(variant).network;
         const DType dtype = compute_dtype(precision);
         auto table = sharded_specs(
             config, dtype, shard_of(config, group.rank(), group.size(), on.matrix_unit(dtype)));
         if (precision == Precision::fp8) choose_fp8(table, config.num_layers, fp8, variant);
-        std::size_t arrays = 0;
-        if (memory_left()) {
-            const auto [found, fresh] = forwards.try_emplace(
-                {variant, {shape.frames, shape.rows, shape.columns, shape.audio, shape.text}}, 0);
-            if (fresh)
-                found->second = with_workspaces(forward_peak(config, table, shape, group.size()));
-            arrays = found->second;
+        SequenceShape shape = sequence(item, size, texts);
+        const auto [found, fresh] = stages.try_emplace(
+            {variant, {shape.frames, shape.rows, shape.columns, shape.audio, shape.text}}, 0);
+        if (fresh)
+            found->second =
+                forward_peak(config, table, shape, group.size()) + sampler_bytes(config, shape);
+        const std::size_t arrays = found->second;
+        Transformer& network = resident(variant, config, table, with_workspaces(arrays));
+        for (const Tensor* text : {&texts.text, &texts.negative}) {
+            if (!text->defined()) continue;
+            shape.text = text->size(0);
+            network.prepare(shape);
         }
+        return {network, stage_bytes(arrays)};
+    }
+
+    /// A transformer on the device, with so many bytes free for its stage.
+    Transformer& resident(const std::string& variant, const TransformerConfig& config,
+                          const std::vector<TensorSpec>& table, std::size_t arrays) {
+        const std::string name = "transformer " + variant;
         if (const auto found = transformers.find(variant); found != transformers.end()) {
             residents.used(name);
             make_room(arrays, name);
@@ -172,30 +210,34 @@ struct Renderer::State {
         return *slot;
     }
 
-    /// In how many strips a picture is decoded by `network`, with room made for them.
+    /// How a picture is decoded by `network`, with room made for it.
     template <class Network>
-    Index strips(const Network& network, const std::string& name, const Tensor& latent,
-                 const PictureDecode& how) {
+    DecodePlan decode_plan(const Network& network, const std::string& name, const Tensor& latent,
+                           const PictureDecode& how) {
         const DType dtype = compute_dtype(precision);
         const Index most = network.most_strips(latent.size(2));
-        if (how.tiled || !memory_left()) return how.tiled ? most : 1;
         const auto peak = [&](Index strips) {
             return decode_peak(network.config(), dtype, latent.shape(), strips);
         };
-        const auto [found, fresh] = decodes.try_emplace(
-            {static_cast<Index>(how.decoder), latent.size(1), latent.size(2), latent.size(3)});
-        auto& [parts, bytes] = found->second;
-        if (fresh) {
-            // Networks that are not needed now go before the picture is cut.
-            const std::size_t whole = peak(1);
-            make_room(with_workspaces(whole), name);
-            parts = strips_that_fit(memory_left(), most, peak);
-            bytes = parts == 1 ? whole : peak(parts);
-            if (parts > 1) log_info("memory is short, decoding in {} strips", parts);
-        } else {
-            make_room(with_workspaces(bytes), name);
+        const auto [found, fresh] =
+            decodes.try_emplace({static_cast<Index>(how.decoder), how.tiled ? 1 : 0, latent.size(1),
+                                 latent.size(2), latent.size(3)});
+        DecodePlan& plan = found->second;
+        if (!fresh) {
+            make_room(with_workspaces(plan.bytes), name);
+            return plan;
         }
-        return parts;
+        plan.strips = how.tiled ? most : 1;
+        plan.bytes = peak(plan.strips);
+        // Networks that are not needed now go before the picture is cut.
+        make_room(with_workspaces(plan.bytes), name);
+        if (how.tiled) return plan;
+        plan.strips = strips_that_fit(memory_left(), most, peak);
+        if (plan.strips > 1) {
+            plan.bytes = peak(plan.strips);
+            log_info("memory is short, decoding in {} strips", plan.strips);
+        }
+        return plan;
     }
 
     WanVae load_wan(WanPart part) {
@@ -292,11 +334,6 @@ struct Renderer::State {
         });
     }
 
-    /// The features of an item's prompts, on the backend.
-    struct Prompts {
-        Tensor text;
-        Tensor negative;  ///< undefined without guidance
-    };
     Prompts prompts(const Item& item) {
         const bool guided = item.base.passes == 2 || (!item.sr.empty() && item.super.passes == 2);
         if (guided && item.negative_prompt.empty())
@@ -323,14 +360,14 @@ struct Renderer::State {
                                 .negative = texts.negative,
                                 .image = image,
                                 .audio_fixed = inputs.audio.defined()};
-        Transformer& super = transformer(item.sr, sequence(item, item.size, texts));
-        return timed("sr", [&] {
+        const Ready super = transformer(item.sr, item, item.size, texts);
+        return staged("sr", super.bytes, [&] {
             Tensor video_noise = on.empty(latent_shape(video.size(1), item.size));
             on.normal(NoiseStream(item.seed, "sr.video"), 0, video_noise);
             Tensor audio_noise = on.empty(audio.shape());
             on.normal(NoiseStream(item.seed, "sr.audio"), 0, audio_noise);
             SrStart start = start_sr(item.super, video, audio, video_noise, audio_noise, on);
-            denoise_sr(super, item.super, stage, on, start, progress);
+            denoise_sr(super.network, item.super, stage, on, start, progress);
             Tensor final_video = on.download(start.video);
             group.check();
             check_latent(final_video, "final picture");
@@ -357,7 +394,7 @@ Renderer::Renderer(const ModelChoice& choice, Backend& on, Group& group)
                        .features = {},
                        .timings = {},
                        .residents = {},
-                       .forwards = {},
+                       .stages = {},
                        .decodes = {}}) {}
 
 Renderer::~Renderer() = default;
@@ -384,7 +421,7 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
     Tensor video = on.empty(latent_shape(frames, item.base_size));
     on.normal(NoiseStream(item.seed, "video"), 0, video);
 
-    Transformer& base = s.transformer(item.variant, State::sequence(item, item.base_size, texts));
+    const State::Ready base = s.transformer(item.variant, item, item.base_size, texts);
     const StepNoise fresh = [&](std::string_view modality, int step, TensorView out) {
         on.normal(NoiseStream(item.seed, fmt::format("renoise.{}.{}", modality, step)), 0, out);
     };
@@ -392,8 +429,10 @@ Latents Renderer::denoise(const Item& item, const Conditioning& inputs,
                             .negative = texts.negative,
                             .image = image,
                             .audio_fixed = inputs.audio.defined()};
-    s.timed("base",
-            [&] { denoise_base(base, item.base, stage, fresh, on, video, audio, progress); });
+    s.staged("base", base.bytes, [&] {
+        denoise_base(base.network, item.base, stage, fresh, on, video, audio, progress);
+        on.synchronize();  // the stage's time is the device's, which the loop runs ahead of
+    });
 
     Latents latents;
     latents.video_base = on.download(video);
@@ -440,19 +479,21 @@ void Renderer::decode_video(const Tensor& latent, const PictureDecode& how, cons
     const auto report = [&] {
         if (progress) progress({"decode", static_cast<int>(done), frames});
     };
-    const PictureSink pictures = [&](ConstTensorView chunk) {
-        const Index wanted = std::min<Index>(chunk.size(0), frames - done);
-        if (wanted <= 0) return;
-        Tensor rgb = s.on.empty({wanted, chunk.size(1), chunk.size(2), 3}, DType::u8);
-        s.on.to_rgb8(chunk.rows(0, wanted), rgb);
-        sink(s.on.download(rgb));
-        done += wanted;
-        report();
-    };
     report();
     const auto decode = [&](const auto& network, const std::string& name) {
-        const Index strips = s.strips(network, name, latent, how);
-        s.timed("decode", [&] { network.decode(on_device, s.on, pictures, strips); });
+        const State::DecodePlan plan = s.decode_plan(network, name, latent, how);
+        s.staged("decode", stage_bytes(plan.bytes), [&] {
+            PictureRelay relay(s.on, 16 * latent.size(2), 16 * latent.size(3), how.planes, sink);
+            const PictureSink pictures = [&](ConstTensorView chunk) {
+                const Index wanted = std::min<Index>(chunk.size(0), frames - done);
+                if (wanted <= 0) return;
+                relay.add(chunk.rows(0, wanted));
+                done += wanted;
+                report();
+            };
+            network.decode(on_device, s.on, pictures, plan.strips);
+            relay.finish();
+        });
     };
     if (how.decoder == VideoDecoder::turbo) {
         const std::string name = "turbo decoder";

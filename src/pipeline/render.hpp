@@ -68,7 +68,7 @@ public:
     Latents refine(const Item& item, const Conditioning& inputs, Latents base,
                    const ProgressSink& progress = {});
     /// Decodes a picture latent [48, T, Y, X] chunk by chunk; the first `how.frames` pictures go to
-    /// `sink`.
+    /// `sink`, on another thread, while the next ones are decoded. Throws what the sink throws.
     void decode_video(const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
                       const ProgressSink& progress = {});
     /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz.

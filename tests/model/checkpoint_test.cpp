@@ -218,6 +218,54 @@ TEST(Checkpoint, ConvertsTensorsLongerThanTheStagingBuffer) {
         ASSERT_EQ(read.data<float>()[i], static_cast<float>(i / columns + 1)) << i;
 }
 
+/// A file with one matrix that is read in many pieces, all of them 1.
+Checkpoint write_large(const std::filesystem::path& path) {
+    Tensor x({6000, 2000});
+    std::fill_n(x.data<float>(), x.numel(), 1.0F);
+    write_safetensors(path, std::vector<NamedTensor>{{"x", x}});
+    return Checkpoint::open(path);
+}
+
+TEST(Checkpoint, PadsRowsThatComeInManyPieces) {
+    const TemporaryFolder folder;
+    const Checkpoint checkpoint = write_large(folder.path() / "a.safetensors");
+    const auto on = make_cpu_backend();
+    const Slice slice{{6000, 2000}, {{0, 2500, 100}, {3000, 3000, 2600}}, 16, 1900};
+    const std::vector<TensorSpec> specs{
+        {.name = "x", .shape = {5700, 1920}, .dtype = DType::bf16, .slice = slice}};
+    const Weights weights = checkpoint.load(specs, *on);
+    const auto values = weights["x"].span<bf16>();
+    for (Index row = 0; row < 5700; ++row)
+        for (Index column = 0; column < 1920; ++column) {
+            const bool filled = row >= 100 && row < 5600 && column < 1900;
+            ASSERT_EQ(to_float(values[static_cast<std::size_t>(row * 1920 + column)]),
+                      filled ? 1.0F : 0.0F)
+                << row << " " << column;
+        }
+}
+
+TEST(Checkpoint, SaysThatAFileEndedWhileItWasRead) {
+    const TemporaryFolder folder;
+    const auto path = folder.path() / "a.safetensors";
+    const Checkpoint checkpoint = write_large(path);
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+    const auto on = make_cpu_backend();
+    EXPECT_THAT([&] { checkpoint.load(specs_of(checkpoint), *on); },
+                ThrowsMessage<InputError>(HasSubstr("truncated")));
+}
+
+TEST(Checkpoint, AnArrayThatHasNoRoomEndsTheReading) {
+    const TemporaryFolder folder;
+    const Checkpoint checkpoint = write_large(folder.path() / "a.safetensors");
+    const auto on = make_cpu_backend();
+    const Index rows = Index{1} << 40;
+    const std::vector<TensorSpec> specs{
+        {.name = "x",
+         .shape = {rows, 2000},
+         .slice = Slice{{6000, 2000}, {{0, 3000, 0}, {3000, 3000, rows - 3000}}}}};
+    EXPECT_THROW(checkpoint.load(specs, *on), OutOfMemoryError);
+}
+
 TEST(Checkpoint, PreparesConvolutionKernels) {
     const auto checkpoint = Checkpoint::open(golden / "turbo-vae-tiny/checkpoint.ckpt");
     const auto backend = make_cpu_backend(1);

@@ -11,6 +11,9 @@
 #include "model/vae_case.hpp"
 #include "ops/dry.hpp"
 #include "pipeline/bench.hpp"
+#include "pipeline/denoise.hpp"
+#include "pipeline/picture_relay.hpp"
+#include "support/random_transformer.hpp"
 
 namespace gallop {
 namespace {
@@ -20,14 +23,15 @@ using ::testing::IsEmpty;
 
 constexpr std::size_t mib = std::size_t{1} << 20;
 
-/// Bytes of arrays at the peak of `work` on a backend that computes, beyond what is held before.
+/// The block that `work` needs on a backend that computes.
 template <class Work>
 double measured(Backend& on, const Work& work) {
     auto& memory = dynamic_cast<CountedMemory&>(on.memory());
-    const std::size_t before = memory.use().now;
-    memory.restart_peak();
+    const MemoryStage stage(&memory, 1024 * mib);
+    const std::uint64_t asked = memory.use().asked;
     work();
-    return static_cast<double>(memory.use().peak - before);
+    EXPECT_EQ(memory.use().asked, asked);  // it was large enough
+    return static_cast<double>(stage.extent());
 }
 
 /// The bytes a dry run foretells are those that the same run takes: within 1 %.
@@ -44,13 +48,11 @@ void decode_as_foretold(const Config& config, const std::vector<TensorSpec>& tab
     const Tensor latent = random.tensor(shape);
     const double taken = measured(*on, [&] {
         const Tensor z = on->upload(latent);
+        const FrameSink nobody = [](ConstTensorView) {};
+        PictureRelay relay(*on, 16 * shape[2], 16 * shape[3], {}, nobody);
         network.decode(
-            z, *on,
-            [&](ConstTensorView pictures) {
-                Tensor rgb = on->empty(pictures.shape(), DType::u8);
-                on->to_rgb8(pictures, rgb);
-            },
-            strips);
+            z, *on, [&](ConstTensorView pictures) { relay.add(pictures); }, strips);
+        relay.finish();
     });
     expect_foretold(decode_peak(config, DType::f32, shape, strips), taken);
 }
@@ -82,6 +84,7 @@ TEST(Memory, ForetellsWhatAForwardTakes) {
     Transformer network(config, test::random_weights(transformer_specs(config, DType::f32), *on),
                         *on);
     test::RandomValues random;
+    network.prepare(shape);
     const double taken = measured(*on, [&] {
         const Tensor video = on->upload(random.tensor({48, 5, 8, 12}));
         const Tensor audio = on->upload(random.tensor({17, 64}));
@@ -125,6 +128,7 @@ TEST(Memory, ForetellsForwardsAndWeightsAsTheyAreLoaded) {
                 Weights weights = random_weights(table, *on);
                 EXPECT_EQ(weight_bytes(table), weights.bytes());
                 Transformer network(config, std::move(weights), *on, *group);
+                network.prepare(shape);
                 const double taken = measured(*on, [&] {
                     const Tensor v = on->upload(video);
                     const Tensor a = on->upload(audio);
@@ -230,6 +234,99 @@ TEST(Memory, AllStayWhereNobodyKnowsWhatIsLeft) {
     EXPECT_THAT(residents.make_room(std::size_t{1} << 60, "sr",
                                     [] { return std::optional<std::size_t>(); }),
                 IsEmpty());
+}
+
+/// What each step of a denoise loop on a device asks of it, in a block as the renderer opens it.
+class HotLoop : public ::testing::Test {
+protected:
+    struct Step {
+        std::uint64_t asked, waits;
+        bool operator==(const Step&) const = default;
+    };
+
+    static TransformerConfig config() {
+        TransformerConfig made;
+        made.num_layers = 3;
+        made.hidden_size = 64;
+        made.head_dim = 16;
+        made.num_query_groups = 2;
+        made.text_in_channels = 8;
+        made.mm_layers = {0, 2};
+        made.gelu7_layers = {0};
+        made.local_attn_layers = {1};
+        return made;
+    }
+
+    /// Expects all steps to ask for nothing, from the first on.
+    void expect_nothing_asked() {
+        ASSERT_GT(steps_.size(), 4U);
+        for (const Step& step : steps_) EXPECT_EQ(step, steps_.front());
+    }
+
+    SequenceShape shape_{3, 8, 14, 9, 6};
+    std::unique_ptr<DryBackend> on_ = make_dry_backend();
+    Transformer model_ = test::random_transformer(config(), *on_, 0.2F);
+    Tensor text_ = on_->empty({6, 8});
+    Tensor negative_ = on_->empty({4, 8});
+    StageInputs inputs_{.text = text_, .negative = negative_, .image = {}, .audio_fixed = false};
+    std::vector<Step> steps_;
+    ProgressSink count_ = [this](const Progress&) {
+        steps_.push_back({on_->counted().use().asked, on_->waits()});
+    };
+    std::size_t block_ =
+        stage_bytes(forward_peak(config(), transformer_specs(config(), DType::f32), shape_) +
+                    sampler_bytes(config(), shape_)) -
+        stage_bytes(0) + 4096;  // as little of what the libraries get as there can be
+
+    void SetUp() override {
+        model_.prepare(shape_);
+        SequenceShape other = shape_;
+        other.text = 4;
+        model_.prepare(other);
+    }
+};
+
+TEST_F(HotLoop, OfTheBaseStageAsksForNoMemoryAndWaitsForNothing) {
+    for (const int passes : {1, 2}) {
+        Tensor video = on_->empty({48, 3, 16, 28});
+        Tensor audio = on_->empty({9, 64});
+        const StepNoise noise = [this](std::string_view, int, TensorView out) {
+            on_->normal(NoiseStream(1, "noise"), 0, out);
+        };
+        const MemoryStage stage(&on_->counted(), block_);
+        steps_.clear();
+        denoise_base(model_, {.steps = 5, .passes = passes}, inputs_, noise, *on_, video, audio,
+                     count_);
+        expect_nothing_asked();
+    }
+}
+
+TEST_F(HotLoop, OfTheSecondStageAsksForNoMemoryAndWaitsForNothing) {
+    const Tensor base = on_->empty({48, 3, 8, 14});
+    const Tensor audio = on_->empty({9, 64});
+    for (const int passes : {1, 2}) {
+        const MemoryStage stage(&on_->counted(), block_);
+        const SrSampling sampling{.steps = 5, .passes = passes};
+        SrStart start =
+            start_sr(sampling, base, audio, on_->empty({48, 3, 16, 28}), on_->empty({9, 64}), *on_);
+        steps_.clear();
+        denoise_sr(model_, sampling, inputs_, *on_, start, count_);
+        expect_nothing_asked();
+    }
+}
+
+// The counters count: without a block each step asks again, and without tables the first forward waits.
+TEST_F(HotLoop, IsSeenWhereItAsks) {
+    Tensor video = on_->empty({48, 3, 16, 28});
+    Tensor audio = on_->empty({9, 64});
+    Transformer fresh = test::random_transformer(config(), *on_, 0.2F);
+    denoise_base(
+        fresh, {.steps = 2, .passes = 1}, inputs_, [](std::string_view, int, TensorView) {}, *on_,
+        video, audio, count_);
+    ASSERT_EQ(steps_.size(), 3U);
+    EXPECT_EQ(steps_[1].waits, steps_[0].waits + 1);
+    EXPECT_EQ(steps_[2].waits, steps_[1].waits);
+    EXPECT_GT(steps_[2].asked, steps_[1].asked + 10);
 }
 
 TEST(Memory, ADryRunChecksShapes) {
