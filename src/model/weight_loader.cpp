@@ -83,7 +83,7 @@ private:
         return *slot;
     }
 
-    static constexpr Index least_room = Index{2} << 20;
+    static constexpr Index least_room = Index{1} << 20;
 
     Ring<Slot>& ring_;
     Memory& memory_;
