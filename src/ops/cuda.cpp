@@ -8,11 +8,11 @@
 
 #include "core/check.hpp"
 #include "core/group_nccl.hpp"
-#include "core/memory_use.hpp"
 #include "kernels/kernels.hpp"
 #include "ops/cuda_backend.hpp"
 #include "ops/cuda_dnn.hpp"
 #include "ops/cuda_gemm.hpp"
+#include "ops/cuda_memory.hpp"
 #include "ops/key_slices.hpp"
 #include "ops/pool_memory.hpp"
 
@@ -29,79 +29,6 @@ static_assert(static_cast<int>(Activation::clamp) == static_cast<int>(kernels::A
                   static_cast<int>(kernels::MaskKind::window) &&
               static_cast<int>(AttentionMask::Kind::frames) ==
                   static_cast<int>(kernels::MaskKind::frames));
-
-/// Device memory from CUDA's pool, in the order of one stream: what comes back is used again by later
-/// work without waiting for the device.
-class StreamMemory final : public CountedMemory {
-public:
-    StreamMemory(int device, cudaStream_t stream) : stream_(stream) {
-        check_cuda(cudaDeviceGetDefaultMemPool(&pool_, device), "opening the memory pool");
-        std::uint64_t keep_all = ~std::uint64_t{0};
-        check_cuda(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all),
-                   "setting up the memory pool");
-    }
-
-    Device device() const override { return Device::cuda; }
-
-    /// What the driver has, and what the pool keeps without lending it.
-    std::optional<std::size_t> left() const override {
-        std::size_t free = 0;
-        std::size_t all = 0;
-        check_cuda(cudaMemGetInfo(&free, &all), "asking how much memory is left");
-        std::uint64_t reserved = 0;
-        std::uint64_t used = 0;
-        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved),
-                   "asking what the memory pool keeps");
-        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used),
-                   "asking what the memory pool keeps");
-        return free + static_cast<std::size_t>(reserved - used);
-    }
-
-private:
-    std::byte* lend(std::size_t bytes) override {
-        void* data = nullptr;
-        const std::size_t size = std::max<std::size_t>(bytes, 1);
-        cudaError_t status = cudaMallocAsync(&data, size, stream_);
-        if (status == cudaErrorMemoryAllocation) {
-            // What the pool keeps in pieces of the wrong sizes goes back to the device first.
-            static_cast<void>(cudaGetLastError());
-            check_cuda(cudaStreamSynchronize(stream_), "waiting for the device");
-            check_cuda(cudaMemPoolTrimTo(pool_, 0), "trimming the memory pool");
-            status = cudaMallocAsync(&data, size, stream_);
-        }
-        if (status != cudaSuccess)
-            check_cuda(status, fmt::format("allocating {} bytes on the GPU", size).c_str());
-        return static_cast<std::byte*>(data);
-    }
-
-    void take_back(std::byte* data, std::size_t /*bytes*/) noexcept override {
-        static_cast<void>(cudaFreeAsync(data, stream_));
-    }
-
-    cudaStream_t stream_;
-    cudaMemPool_t pool_ = nullptr;
-};
-
-/// Host pages that the device's copy engines reach themselves.
-class PinnedPages final : public Memory {
-public:
-    explicit PinnedPages(int device) : device_(device) {}
-
-    Device device() const override { return Device::cpu; }
-    std::byte* allocate(std::size_t bytes) override {
-        check_cuda(cudaSetDevice(device_), "choosing the GPU");
-        void* data = nullptr;
-        check_cuda(cudaHostAlloc(&data, std::max<std::size_t>(bytes, 1), cudaHostAllocDefault),
-                   fmt::format("pinning {} bytes of host memory", bytes).c_str());
-        return static_cast<std::byte*>(data);
-    }
-    void release(std::byte* data, std::size_t /*bytes*/) noexcept override {
-        static_cast<void>(cudaFreeHost(data));
-    }
-
-private:
-    int device_;
-};
 
 void check_on_gpu(ConstTensorView x) {
     CHECK(x.device() == Device::cuda, "a {} array of shape {} is in host memory (upload it)",

@@ -69,7 +69,8 @@ TEST(Memory, ForetellsWhatTheFullDecoderTakes) {
         decode_as_foretold<WanVae>(config, specs(config, WanPart::decoder), {48, 4, 16, 2}, strips);
 }
 
-TEST(Memory, ForetellsWhatAForwardTakes) {
+/// Experts, shared layers and local attention.
+TransformerConfig small_network() {
     TransformerConfig config;
     config.num_layers = 3;
     config.hidden_size = 96;
@@ -79,19 +80,28 @@ TEST(Memory, ForetellsWhatAForwardTakes) {
     config.mm_layers = {0, 2};
     config.gelu7_layers = {0};
     config.local_attn_layers = {1};
-    const SequenceShape shape{5, 4, 6, 17, 9};
-    const auto on = make_cpu_backend();
-    Transformer network(config, test::random_weights(transformer_specs(config, DType::f32), *on),
-                        *on);
+    return config;
+}
+constexpr SequenceShape small_shape{5, 4, 6, 17, 9};
+
+/// Bytes of the arrays of one forward of `small_shape`.
+double measured_forward(Transformer& network, Backend& on) {
     test::RandomValues random;
-    network.prepare(shape);
-    const double taken = measured(*on, [&] {
-        const Tensor video = on->upload(random.tensor({48, 5, 8, 12}));
-        const Tensor audio = on->upload(random.tensor({17, 64}));
-        const Tensor text = on->upload(random.tensor({9, 20}));
+    network.prepare(small_shape);
+    return measured(on, [&] {
+        const Tensor video = on.upload(random.tensor({48, 5, 8, 12}));
+        const Tensor audio = on.upload(random.tensor({17, 64}));
+        const Tensor text = on.upload(random.tensor({9, 20}));
         network.forward({video, audio, text});
     });
-    expect_foretold(forward_peak(config, transformer_specs(config, DType::f32), shape), taken);
+}
+
+TEST(Memory, ForetellsWhatAForwardTakes) {
+    const TransformerConfig config = small_network();
+    const auto table = transformer_specs(config, DType::f32);
+    const auto on = make_cpu_backend();
+    Transformer network(config, test::random_weights(table, *on), *on);
+    expect_foretold(forward_peak(config, table, small_shape), measured_forward(network, *on));
 }
 
 /// A network as a renderer loads it: member `rank` of `size`, widths in multiples of `unit`.
@@ -106,19 +116,7 @@ std::vector<TensorSpec> loaded_table(const TransformerConfig& config, bool fp8, 
 // bf16 or E4M3, alone or one of two, padded as for the GPU: rows that are quantised on the way are
 // arrays, too, and their scales are weights.
 TEST(Memory, ForetellsForwardsAndWeightsAsTheyAreLoaded) {
-    TransformerConfig config;
-    config.num_layers = 3;
-    config.hidden_size = 96;
-    config.head_dim = 24;
-    config.num_query_groups = 2;
-    config.text_in_channels = 20;
-    config.mm_layers = {0, 2};
-    config.gelu7_layers = {0};
-    const SequenceShape shape{5, 4, 6, 17, 9};
-    test::RandomValues random;
-    const Tensor video = random.tensor({48, 5, 8, 12});
-    const Tensor audio = random.tensor({17, 64});
-    const Tensor text = random.tensor({9, 20});
+    const TransformerConfig config = small_network();
     for (const bool fp8 : {false, true})
         for (const int size : {1, 2})
             for (const Index unit : {1, 128}) {
@@ -128,14 +126,8 @@ TEST(Memory, ForetellsForwardsAndWeightsAsTheyAreLoaded) {
                 Weights weights = random_weights(table, *on);
                 EXPECT_EQ(weight_bytes(table), weights.bytes());
                 Transformer network(config, std::move(weights), *on, *group);
-                network.prepare(shape);
-                const double taken = measured(*on, [&] {
-                    const Tensor v = on->upload(video);
-                    const Tensor a = on->upload(audio);
-                    const Tensor t = on->upload(text);
-                    network.forward({v, a, t});
-                });
-                const std::size_t foretold = forward_peak(config, table, shape, size);
+                const double taken = measured_forward(network, *on);
+                const std::size_t foretold = forward_peak(config, table, small_shape, size);
                 if (fp8 && size == 1) {
                     // The CPU adds an E4M3 product to the residual by way of an array of its own.
                     EXPECT_LE(static_cast<double>(foretold), taken);
