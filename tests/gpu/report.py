@@ -206,7 +206,10 @@ def plan(run, tiny):
     add(2, "clips", "ours text encoder", 12, lambda: run.ours("text", "--case", first, "--repeats", 5), kind="text",
         side="ours", case=first)
 
-    # The third, where there is time: the same again in the other order, so that drift shows.
+    # The third, where there is time: PyTorch's fp8 at the larger sizes, each compiled anew; then the same again
+    # in the other order, so that drift shows.
+    for case, seconds in zip(sizes[1:], (60, 90)):
+        torch(3, case, "fp8", seconds, group="torch")
     torch(3, first, "eager", 25, group="again", turn=" again")
     for precision in run.o.precisions:
         ours(3, first, precision, 15, group="again", turn=" again")
@@ -321,7 +324,7 @@ def report(run, facts, command):
                          f"{100 * floor / statistics.median(seconds):.0f} %" if seconds and floor else "–", ratio])
     out += table(rows) + ["", f"To be reached in bf16: {TARGET_SHARE} % of {PEAK} TFLOP/s, and {TARGET_LEAD} × the best "
                           "PyTorch. PyTorch's variants beyond the first size: its eager one, or the fastest at the first "
-                          "size. Gallop's rows of one precision are measured with widths padded as a renderer pads them.", ""]
+                          "size, and fp8. Gallop's rows of one precision are measured with widths padded as a renderer pads them.", ""]
 
     out += ["## Decoding the picture (ms)", ""]
     rows = [["size", "engine", "median", "spread", "target", "floor", "share of floor", "published"]]
