@@ -25,7 +25,8 @@ namespace {
 
 namespace context = boost::context;
 
-constexpr std::size_t stack_bytes = 128 << 10;
+/// Bytes of the nth stack: of different lengths, or all their ends would lie in the same few lines of the cache.
+std::size_t stack_of(std::size_t n) { return (std::size_t{128} << 10) + n % 61 * 320; }
 
 struct Warp {
     unsigned here = 0;
@@ -115,7 +116,7 @@ private:
             idle_.push_back(workers_.size());
             workers_.push_back(
                 {context::fiber(
-                     std::allocator_arg, context::fixedsize_stack(stack_bytes),
+                     std::allocator_arg, context::fixedsize_stack(stack_of(workers_.size())),
                      [this](context::fiber&& from) { return take_threads(std::move(from)); }),
                  nullptr});
         }
