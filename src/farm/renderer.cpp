@@ -123,8 +123,9 @@ private:
         if (!made) made = render_item(work, engine_.stages, sink());
         log_info("{} seconds={:.1f}", made->adopted ? "adopted" : "rendered",
                  made->seconds.stages.empty() ? 0.0 : made->seconds.stages.back().second);
-        for (const auto& [stage, bytes] : made->seconds.peak_bytes)
-            log_info("memory stage=\"{}\" peak_megabytes={}", stage, bytes >> 20);
+        for (const auto& [stage, use] : made->seconds.memory)
+            log_info("memory stage=\"{}\" peak_megabytes={} foretold={} block_used={} asked={}",
+                     stage, use.peak >> 20, use.foretold >> 20, use.extent >> 20, use.asked);
         say(message::Done{options_.slot, task.item, task.id, task.attempt, made->clip,
                           made->latents, made->seconds, made->adopted});
     }

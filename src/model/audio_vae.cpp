@@ -76,6 +76,25 @@ bool uses_snake(const AudioVaeConfig& config, const Layer& layer) {
     return layer.name.starts_with("encoder.") ? config.encoder.snake : config.decoder.snake;
 }
 
+/// The network's table; `add_weight` adds a layer's kernel of that shape.
+template <class AddWeight>
+std::vector<TensorSpec> table_of(const AudioVaeConfig& config, const AddWeight& add_weight) {
+    std::vector<TensorSpec> table;
+    visit_layers(config, [&](const Layer& layer) {
+        if (layer.kind == Layer::Kind::activation) {
+            if (!uses_snake(config, layer)) return;
+            table.push_back({.name = layer.name + ".alpha", .shape = {layer.in}});
+            table.push_back({.name = layer.name + ".beta", .shape = {layer.in}});
+            return;
+        }
+        const bool conv = layer.kind == Layer::Kind::conv;
+        add_weight(table, layer,
+                   {conv ? layer.out : layer.in, conv ? layer.in : layer.out, layer.width});
+        if (layer.bias) table.push_back({.name = layer.name + ".bias", .shape = {layer.out}});
+    });
+    return table;
+}
+
 /// One half of the network on one sound. Arrays are [S, C] f32.
 class Half {
 public:
@@ -228,22 +247,18 @@ AudioVaeConfig read_audio_vae(Reader& in) {
 }
 
 std::vector<TensorSpec> specs(const AudioVaeConfig& config) {
-    std::vector<TensorSpec> table;
-    visit_layers(config, [&](const Layer& layer) {
-        if (layer.kind == Layer::Kind::activation) {
-            if (!uses_snake(config, layer)) return;
-            table.push_back({.name = layer.name + ".alpha", .shape = {layer.in}});
-            table.push_back({.name = layer.name + ".beta", .shape = {layer.in}});
-            return;
-        }
-        const bool conv = layer.kind == Layer::Kind::conv;
-        const Index rows = conv ? layer.out : layer.in;
-        const Index columns = conv ? layer.in : layer.out;
-        table.push_back({.name = layer.name + ".weight_g", .shape = {rows, 1, 1}});
-        table.push_back({.name = layer.name + ".weight_v", .shape = {rows, columns, layer.width}});
-        if (layer.bias) table.push_back({.name = layer.name + ".bias", .shape = {layer.out}});
+    return table_of(config, [](std::vector<TensorSpec>& table, const Layer& layer, Shape shape) {
+        table.push_back({.name = layer.name + ".weight_g", .shape = {shape[0], 1, 1}});
+        table.push_back({.name = layer.name + ".weight_v", .shape = shape});
     });
-    return table;
+}
+
+std::vector<TensorSpec> folded_specs(const AudioVaeConfig& config) {
+    return table_of(config, [](std::vector<TensorSpec>& table, const Layer& layer, Shape shape) {
+        table.push_back({.name = layer.name + ".weight",
+                         .shape = shape,
+                         .conv = layer.kind == Layer::Kind::conv});
+    });
 }
 
 Tensor fold_weight_norm(ConstTensorView g, ConstTensorView v) {

@@ -40,6 +40,9 @@ AudioVaeConfig read_audio_vae(Reader& in);
 /// Every tensor as stored (weight norm not folded), names without the prefix.
 std::vector<TensorSpec> specs(const AudioVaeConfig& config);
 
+/// The same as the network multiplies by them: `weight` in place of `weight_g` and `weight_v`.
+std::vector<TensorSpec> folded_specs(const AudioVaeConfig& config);
+
 /// w = g·v/‖v‖, the norm over all axes but the first, computed in double. g: [d₀, 1, 1], v: [d₀, …]
 /// f32 on the host.
 Tensor fold_weight_norm(ConstTensorView g, ConstTensorView v);
@@ -62,6 +65,9 @@ class AudioVae {
 public:
     /// `stored`: loaded by `specs(config)`. Folds the weight norm, layer by layer.
     AudioVae(AudioVaeConfig config, Weights stored, Backend& on);
+    /// `folded`: the tensors of `folded_specs(config)`.
+    AudioVae(AudioVaeConfig config, Weights folded)
+        : config_(std::move(config)), weights_(std::move(folded)) {}
 
     /// sound: [channels, S] f32 in about −1 … 1, at 51,200 Hz for our use → mean and scale side by
     /// side, [A, 2·C] f32, A = ⌊S/ratio⌋ for even strides.

@@ -175,14 +175,17 @@ struct TextEncoder::Scratch {
 
 Tensor TextEncoder::rope(Index tokens) const {
     const Index half = config_.head_size / 2;
+    // Frequency and angle are singles in the reference; of large angles every bit counts.
+    std::vector<float> frequencies;
+    for (Index i = 0; i < half; ++i) {
+        const float share = static_cast<float>(2 * i) / static_cast<float>(config_.head_size);
+        frequencies.push_back(1.0F / std::pow(static_cast<float>(config_.rope_base), share));
+    }
     Tensor table({tokens, 2 * half});
     auto* row = table.data<float>();
     for (Index l = 0; l < tokens; ++l, row += 2 * half)
         for (Index i = 0; i < half; ++i) {
-            // Frequency and angle are singles in the reference; of large angles every bit counts.
-            const float share = static_cast<float>(2 * i) / static_cast<float>(config_.head_size);
-            const float frequency = 1.0F / std::pow(static_cast<float>(config_.rope_base), share);
-            const float angle = static_cast<float>(l) * frequency;
+            const float angle = static_cast<float>(l) * frequencies[static_cast<std::size_t>(i)];
             row[i] = std::sin(angle);
             row[half + i] = std::cos(angle);
         }

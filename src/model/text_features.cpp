@@ -59,9 +59,8 @@ std::string words_from(std::string_view text, std::size_t begin) {
     return words.substr(0, character_before(words, most_shown + 1)) + "…";
 }
 
-TextFeatures encode_prompt(std::string_view prompt, const Tokenizer& tokenizer,
+TextFeatures encode_prompt(std::string_view prompt, const Tokens& tokens,
                            const TextEncoder& encoder) {
-    const Tokens tokens = tokenizer.encode(prompt);
     if (tokens.ids.empty()) throw_input_error("the prompt is empty (needs at least one word)");
     TextFeatures features;
     features.tokens = static_cast<Index>(tokens.ids.size());

@@ -20,11 +20,10 @@ struct TextFeatures {
     std::string warning;  ///< a line that names them; empty when all fit
 };
 
-/// Encodes the whole prompt, then keeps the first 640 rows: what is cut still colours what stays,
+/// Encodes the whole prompt, whose tokens are given, then keeps the first 640 rows: what is cut still colours what stays,
 /// as in the reference. A bf16 encoder's result goes through half precision as there; an f32 one's
-/// does not. Throws InputError for a prompt without tokens and for what Tokenizer and TextEncoder
-/// refuse.
-TextFeatures encode_prompt(std::string_view prompt, const Tokenizer& tokenizer,
+/// does not. Throws InputError for a prompt without tokens and for what TextEncoder refuses.
+TextFeatures encode_prompt(std::string_view prompt, const Tokens& tokens,
                            const TextEncoder& encoder);
 
 /// Replaces each value by the nearest half-precision one; what is too large becomes infinity. The

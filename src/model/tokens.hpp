@@ -25,6 +25,7 @@ struct SequenceShape {
     Index per_frame() const { return rows * columns; }
     Index video() const { return frames * per_frame(); }
     Index tokens() const { return video() + audio + text; }
+    bool operator==(const SequenceShape&) const = default;
 };
 
 /// The nine numbers (t, y, x, T, H, W, Tr, Hr, Wr) of every token: position, size of its own grid,

@@ -140,17 +140,16 @@ Transformer::Transformer(TransformerConfig config, Weights weights, Backend& on,
 }
 
 const Tensor& Transformer::rope_of(const SequenceShape& shape) {
-    const auto same = [&](const auto& entry) {
-        const SequenceShape& s = entry.first;
-        return s.frames == shape.frames && s.rows == shape.rows && s.columns == shape.columns &&
-               s.audio == shape.audio && s.text == shape.text;
-    };
-    if (const auto found = std::find_if(ropes_.begin(), ropes_.end(), same); found != ropes_.end())
-        return found->second;
-    if (ropes_.size() >= 4) ropes_.erase(ropes_.begin());
-    ropes_.emplace_back(
-        shape, on_.upload(rope_table(token_coordinates(shape, config_.coords_style), bands_)));
+    const auto found = std::find_if(ropes_.begin(), ropes_.end(),
+                                    [&](const auto& entry) { return entry.first == shape; });
+    if (found != ropes_.end()) return found->second;
+    prepare(shape, on_.upload(rope_table(token_coordinates(shape, config_.coords_style), bands_)));
     return ropes_.back().second;
+}
+
+void Transformer::prepare(const SequenceShape& shape, Tensor rope) {
+    if (ropes_.size() >= 4) ropes_.erase(ropes_.begin());
+    ropes_.emplace_back(shape, std::move(rope));
 }
 
 Velocity Transformer::forward(const TransformerInput& input,

@@ -85,6 +85,8 @@ public:
     /// Makes ahead what forwards on a sequence of this shape need and keep: the first one then leaves no
     /// array behind. The last few shapes are kept.
     void prepare(const SequenceShape& shape) { rope_of(shape); }
+    /// The same with a rotation table that the caller has: [tokens, 6·bands] f32 on the backend.
+    void prepare(const SequenceShape& shape, Tensor rope);
     /// The velocity for one sequence. `watch`, when given, sees the residual [S, D] f32 after the
     /// embedding (layer −1) and after each layer. Throws Error when shapes do not fit, GroupError.
     Velocity forward(const TransformerInput& input,

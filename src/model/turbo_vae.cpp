@@ -298,6 +298,10 @@ Index TurboVae::most_strips(Index latent_rows) const {
     return gallop::most_strips(rows, reach_of_tail(config_));
 }
 
+Index TurboVae::telling_frames(const Shape& /*latent*/) const {
+    return config_.first_chunk + 2 * config_.step;  // the chunk in the middle has both neighbours
+}
+
 void TurboVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
                       Index strips) const {
     const Tensor z = denormalised(latent, dtype_, on);

@@ -44,6 +44,9 @@ public:
                 Index strips = 1) const;
     /// The most strips worth cutting a picture of so many latent rows into.
     Index most_strips(Index latent_rows) const;
+    /// A clip of so many latent frames takes as much memory while it is decoded as any longer one does, but
+    /// for the latents themselves. latent: [48, T, Y, X].
+    Index telling_frames(const Shape& latent) const;
 
     const TurboVaeConfig& config() const { return config_; }
 

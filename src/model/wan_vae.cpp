@@ -292,9 +292,12 @@ Tensor uploaded_rows(ConstTensorView x, Index begin, Index end, Backend& on) {
     return y;
 }
 
-/// Latent positions decoded at once behind the first frame: more for small pictures, whose time
-/// would otherwise go into reordering kernels.
-constexpr Index decode_block = 4096;
+/// Latent frames decoded at once behind the first one: more of small pictures, whose time would otherwise
+/// go into reordering kernels.
+Index frames_at_once(Index rows, Index columns) {
+    constexpr Index positions = 4096;
+    return std::clamp<Index>(positions / (rows * columns), 1, 8);
+}
 
 }  // namespace
 
@@ -399,6 +402,11 @@ Index WanVae::most_strips(Index latent_rows) const {
                                reach_of_strips(config_));
 }
 
+Index WanVae::telling_frames(const Shape& latent) const {
+    // Behind the first frame chunks that fill the history, then some that find and leave it.
+    return 1 + std::max<Index>(16, 4 * frames_at_once(latent[2], latent[3]));
+}
+
 void WanVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink,
                     Index strips) const {
     const VideoLayers layers(weights_, dtype_, on);
@@ -406,7 +414,7 @@ void WanVae::decode(ConstTensorView latent, Backend& on, const PictureSink& sink
     const auto cut_at = static_cast<std::size_t>(stages_before_strips(config_));
     const Tensor z = layers.conv("conv2", denormalised(latent, dtype_, on));
     const Index frames = z.size(0);
-    const Index block = std::clamp<Index>(decode_block / (z.size(1) * z.size(2)), 1, 8);
+    const Index block = frames_at_once(z.size(1), z.size(2));
     const auto each_chunk = [&](Chunks& chunks, const auto& work) {
         for (Index begin = 0; begin < frames;) {
             const Index end = begin == 0 ? 1 : std::min(frames, begin + block);

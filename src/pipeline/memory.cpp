@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
+#include "core/memory_use.hpp"
 #include "model/fp8.hpp"
 #include "ops/dry.hpp"
 #include "pipeline/picture_relay.hpp"
 
 namespace gallop {
 namespace {
-
-/// The decoders' arrays don't grow with the clip beyond so many latent frames: a first chunk and two
-/// of the largest that follow.
-constexpr Index telling_frames = 17;
 
 /// A network's weights that hold nothing.
 Weights dry_weights(const std::vector<TensorSpec>& specs, Backend& on) {
@@ -43,18 +40,52 @@ std::size_t decoding(const Config& config, const std::vector<TensorSpec>& table,
                      const Shape& latent, Index strips) {
     const auto on = make_dry_backend();
     const Network network(config, dry_weights(table, *on), dtype);
-    return peak_of(*on, [&] {
-        const Tensor z =
-            on->empty({latent[0], std::min(latent[1], telling_frames), latent[2], latent[3]});
-        const FrameSink nobody = [](ConstTensorView) {};
-        PictureRelay relay(*on, 16 * latent[2], 16 * latent[3], {}, nobody);
-        network.decode(
-            z, *on, [&](ConstTensorView pictures) { relay.add(pictures); }, strips);
-        relay.finish();
-    });
+    const Index frames = std::min(latent[1], network.telling_frames(latent));
+    // The others are there twice, as they came and as the network takes them.
+    const Index others = (latent[1] - frames) * latent[0] * latent[2] * latent[3];
+    const std::size_t held = static_cast<std::size_t>(others) * (sizeof(float) + size_of(dtype));
+    return held + peak_of(*on, [&] {
+               const Tensor z = on->empty({latent[0], frames, latent[2], latent[3]});
+               const FrameSink nobody = [](ConstTensorView) {};
+               PictureRelay relay(*on, 16 * latent[2], 16 * latent[3], {}, nobody);
+               network.decode(
+                   z, *on, [&](ConstTensorView pictures) { relay.add(pictures); }, strips);
+               relay.finish();
+           });
 }
 
 }  // namespace
+
+std::size_t text_peak(const TextEncoderConfig& config, const TextEncoderOptions& options,
+                      Index tokens) {
+    const auto on = make_dry_backend();
+    const auto table = text_encoder_specs(config, options.compute, options.fp8);
+    const TextEncoder network(config, dry_weights(table, *on), options, *on);
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+    return peak_of(*on, [&] { network.encode(ids); });
+}
+
+std::size_t encode_peak(const WanVaeConfig& config, DType dtype, Index rows, Index columns) {
+    const auto on = make_dry_backend();
+    const auto table = specs(config, WanPart::encoder, dtype);
+    const WanVae network(config, dry_weights(table, *on), dtype);
+    return peak_of(*on, [&] { network.encode(on->empty({1, rows, columns, 3}), *on); });
+}
+
+std::size_t encode_peak(const AudioVaeConfig& config, Index samples) {
+    const auto on = make_dry_backend();
+    const AudioVae network(config, dry_weights(folded_specs(config), *on));
+    const Shape window{config.encoder.audio_channels, std::min(samples, driving_window)};
+    return peak_of(*on, [&] { network.encode(on->empty(window), *on); });
+}
+
+std::size_t decode_peak(const AudioVaeConfig& config, Index latents) {
+    const auto on = make_dry_backend();
+    const AudioVae network(config, dry_weights(folded_specs(config), *on));
+    return peak_of(*on, [&] {
+        network.decode(on->empty({latents, config.decoder.latent_dim}), *on);
+    });
+}
 
 std::size_t decode_peak(const TurboVaeConfig& config, DType dtype, const Shape& latent,
                         Index strips) {
@@ -71,7 +102,8 @@ std::size_t forward_peak(const TransformerConfig& config, const std::vector<Tens
     const auto on = make_dry_backend();
     const auto group = make_dry_group(gpus);
     Transformer network(config, dry_weights(table, *on), *on, *group);
-    network.prepare(shape);
+    // Nobody reads the table: its angles aren't worth computing.
+    network.prepare(shape, on->empty({shape.tokens(), 6 * config.bands()}));
     return peak_of(*on, [&] {
         const Tensor video = on->empty(
             {config.video_in_channels / 4, shape.frames, 2 * shape.rows, 2 * shape.columns});
@@ -98,10 +130,11 @@ std::size_t with_workspaces(std::size_t bytes) {
 std::size_t sampler_bytes(const TransformerConfig& config, const SequenceShape& shape) {
     // Velocities of two passes, three predictions, the last sample, noise, and what the second stage begins
     // with.
-    constexpr std::size_t latents = 12;
-    const Index values =
-        shape.video() * config.video_in_channels + shape.audio * config.audio_in_channels;
-    return latents * static_cast<std::size_t>(values) * sizeof(float);
+    constexpr Index latents = 12;
+    const Index values = latents * (shape.video() * config.video_in_channels +
+                                    shape.audio * config.audio_in_channels) +
+                         shape.text * config.text_in_channels;
+    return static_cast<std::size_t>(values) * sizeof(float);
 }
 
 std::size_t stage_bytes(std::size_t arrays) {
@@ -114,34 +147,6 @@ Index strips_that_fit(std::optional<std::size_t> left, Index most,
     for (Index strips = 1; strips < most; ++strips)
         if (with_workspaces(peak(strips)) <= *left) return strips;
     return most;
-}
-
-void Residents::came(const std::string& name, std::function<void()> leave) {
-    all_.emplace_back(name, std::move(leave));
-}
-
-void Residents::used(const std::string& name) {
-    const auto found = std::find_if(all_.begin(), all_.end(),
-                                    [&](const auto& entry) { return entry.first == name; });
-    if (found != all_.end()) all_.splice(all_.end(), all_, found);
-}
-
-std::vector<std::string> Residents::make_room(
-    std::size_t bytes, const std::string& kept,
-    const std::function<std::optional<std::size_t>()>& left) {
-    std::vector<std::string> gone;
-    for (auto entry = all_.begin(); entry != all_.end();) {
-        const auto have = left();
-        if (!have || *have >= bytes) break;
-        if (entry->first == kept) {
-            ++entry;
-            continue;
-        }
-        entry->second();
-        gone.push_back(entry->first);
-        entry = all_.erase(entry);
-    }
-    return gone;
 }
 
 }  // namespace gallop

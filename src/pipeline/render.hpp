@@ -3,12 +3,12 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "core/clip.hpp"
-#include "model/fp8.hpp"
 #include "ops/backend.hpp"
 #include "pipeline/item.hpp"
+#include "pipeline/model_choice.hpp"
+#include "pipeline/stage_runner.hpp"
 
 namespace gallop {
 
@@ -20,33 +20,9 @@ struct Progress {
 };
 using ProgressSink = std::function<void(const Progress&)>;
 
-/// fp32: fp32 throughout. bf16: the published casts. fp8: these, but for the linears that an Fp8Choice
-/// names, which multiply in E4M3.
-enum class Precision { fp32, bf16, fp8 };
-/// Of weights and activations, but for what fp8 multiplies in E4M3.
-inline DType compute_dtype(Precision precision) {
-    return precision == Precision::fp32 ? DType::f32 : DType::bf16;
-}
-
-/// Where the models are and what they look like.
-struct ModelChoice {
-    std::string path;  ///< the model folder
-    std::string arch;  ///< architecture file; empty: the folder's own `gallop.yaml`, else the 15B
-    Precision precision = Precision::bf16;
-    Fp8Choice fp8 = {};  ///< only for Precision::fp8
-};
-
-/// What a rendered clip cost: seconds per stage, in order.
-struct StageSeconds {
-    std::vector<std::pair<std::string, double>> stages;
-    /// Bytes that arrays held at the peak of a stage, weights of all loaded networks included; what
-    /// the device's libraries take of their own isn't. Empty where the backend doesn't count.
-    std::vector<std::pair<std::string, std::size_t>> peak_bytes = {};
-};
-
-/// Owns the models of one folder on one backend, loads each when first needed and keeps it while
-/// there is room: where a stage's network and arrays don't fit beside what is there, the networks that
-/// were unused for longest leave, and come back when they are needed. One clip at a time.
+/// Renders clips with the models of one folder on one backend, which are loaded when first needed and stay
+/// while there is room. Between stages all of a clip is on the host; what a stage has on the device lies in
+/// a block of its own, whose size a MemoryModel foretells. One clip at a time.
 class Renderer {
 public:
     /// Reads the folder's architecture; no weights yet. Throws InputError.

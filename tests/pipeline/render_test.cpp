@@ -101,8 +101,8 @@ TEST_F(Render, TilesChangeNoPicture) {
         EXPECT_LE(other, whole.size() / 1000);
     }
     const StageSeconds spent = r.take_timings();
-    ASSERT_FALSE(spent.peak_bytes.empty());
-    for (const auto& [stage, bytes] : spent.peak_bytes) EXPECT_GT(bytes, 0U) << stage;
+    ASSERT_FALSE(spent.memory.empty());
+    for (const auto& [stage, use] : spent.memory) EXPECT_GT(use.peak, 0U) << stage;
 }
 
 TEST_F(Render, GivesTheSameBitsAgainAndInAnyOrder) {
@@ -162,6 +162,43 @@ TEST_F(Render, DoublesTheSizeInSuperResolution) {
         const Latents latents = r.denoise(item, {});
         EXPECT_EQ(latents.video_final.shape(), Shape({48, 3, 4, 8}));
         EXPECT_EQ(floats(latents.audio), floats(r.denoise(small_item(), {}).audio));
+    }
+}
+
+/// A clip with all stages there are: a first frame, a driving sound, guidance, super-resolution.
+Item whole_item() {
+    Item item;
+    item.name = "whole";
+    item.prompt = "A red ball bounces twice on wood.";
+    item.negative_prompt = "blurred";
+    item.base_size = {64, 32};
+    item.sr = "540p_sr";
+    item.size = {128, 64};
+    item.frames = item.audio_latents = 9;
+    item.base.steps = item.super.steps = 3;
+    item.base.passes = item.super.passes = 2;
+    return item;
+}
+
+TEST_F(Render, StagesTakeWhatIsForetoldAndAskTheDeviceForNoMore) {
+    Conditioning inputs;
+    inputs.image = Tensor::zeros({50, 40, 3}, DType::u8);
+    inputs.audio = Tensor::zeros({9 * 2048 + 100});
+    for (const VideoDecoder decoder : {VideoDecoder::turbo, VideoDecoder::wan}) {
+        Renderer r = renderer();
+        const Latents latents = r.denoise(whole_item(), inputs);
+        r.decode_video(latents.video(), {decoder, 9}, [](ConstTensorView) {});
+        r.decode_audio(latents.audio);
+        std::vector<std::string> stages;
+        for (const auto& [stage, use] : r.take_timings().memory) {
+            if (stage == "load") continue;
+            stages.push_back(stage);
+            EXPECT_EQ(use.asked, 0U) << stage;
+            EXPECT_GT(use.extent, 0U) << stage;
+            EXPECT_LE(use.extent, use.foretold + use.foretold / 16) << stage;
+        }
+        EXPECT_THAT(stages, ::testing::ElementsAre("text", "audio", "image", "base", "sr", "decode",
+                                                   "decode audio"));
     }
 }
 
