@@ -16,6 +16,9 @@ namespace {
 /// models of this kind; 8 GPUs reach 60 to 80 %.
 double group_efficiency(int gpus) { return 1.0 / (1.0 + 0.07 * (gpus - 1)); }
 
+/// What Backend::matrix_unit says of bf16 on a calibration's device.
+Index matrix_unit(const std::string& device) { return device == "cpu" ? 1 : 128; }
+
 /// Bits a pixel of H.264 at CRF 18, preset fast, on moving pictures; halved every six steps.
 double picture_bytes(const OutputRequest& out, const Item& item) {
     constexpr double bits_at_18 = 0.12;
@@ -27,7 +30,9 @@ double picture_bytes(const OutputRequest& out, const Item& item) {
 }  // namespace
 
 CostModel::CostModel(const RunRequest& request, Calibration calibration)
-    : request_(request), calibration_(std::move(calibration)), work_(request.model.choice()) {}
+    : request_(request),
+      calibration_(std::move(calibration)),
+      work_(request.model.choice(), matrix_unit(calibration_.device)) {}
 
 ItemCost CostModel::of(const Item& item) const {
     ItemCost cost;
@@ -35,10 +40,10 @@ ItemCost CostModel::of(const Item& item) const {
     const int asked = request_.resources.gpus_per_item;
     for (cost.gpus = asked == 0 ? 1 : asked;; cost.gpus *= 2) {
         work = work_.of(item, cost.gpus);
-        cost.memory_bytes = work.weight_bytes + work.activation_bytes;
+        cost.memory_bytes = static_cast<double>(work.memory_bytes());
         const bool fits = calibration_.memory_bytes == 0 ||
                           cost.memory_bytes <= usable_memory * calibration_.memory_bytes;
-        if (asked != 0 || fits || cost.gpus == 8) break;
+        if (asked != 0 || fits || cost.gpus == 8 || !work_.can_share(item, 2 * cost.gpus)) break;
     }
     cost.stages = calibration_.seconds(work);
     for (const Stage split : {Stage::base, Stage::sr})

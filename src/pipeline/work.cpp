@@ -6,7 +6,6 @@
 #include <map>
 
 #include "model/bundle.hpp"
-#include "pipeline/memory.hpp"
 
 namespace gallop {
 namespace {
@@ -15,23 +14,8 @@ constexpr double most_tokens = 640;  // Source: the text encoder's limit in the 
 
 double numel(const TensorSpec& spec) { return static_cast<double>(spec.shape.numel()); }
 
-double bytes_of(const std::vector<TensorSpec>& specs) {
-    return static_cast<double>(weight_bytes(specs));
-}
-
-/// FLOP and the largest activation of a picture network.
-struct Picture {
-    double flop = 0;
-    double elements = 0;
-
-    /// A convolution's kernel over `positions` outputs, `in_positions` inputs.
-    void conv(const TensorSpec& spec, double positions, double in_positions) {
-        flop += 2 * numel(spec) * positions;
-        elements = std::max(elements, static_cast<double>(spec.shape[0]) * positions +
-                                          static_cast<double>(spec.shape[1]) * in_positions);
-    }
-    void conv(const TensorSpec& spec, double positions) { conv(spec, positions, positions); }
-};
+/// FLOP of a convolution's kernel over `positions` outputs.
+double conv_flop(const TensorSpec& spec, double positions) { return 2 * numel(spec) * positions; }
 
 bool is_kernel(const TensorSpec& spec) { return spec.shape.rank() >= 4; }
 
@@ -43,57 +27,51 @@ std::size_t number_in(const std::string& name, std::string_view prefix) {
     return number;
 }
 
-/// One call of the turbo decoder on t latent frames.
-void turbo_call(const TurboVaeConfig& config, double t, double h, double w, bool first,
-                Picture& sum) {
+/// FLOP of one call of the turbo decoder on t latent frames.
+double turbo_call(const TurboVaeConfig& config, double t, double h, double w, bool first) {
     static constexpr std::string_view blocks = "decoder.up_blocks.";
     const std::size_t count = config.channels.size();
+    double flop = 0;
     for (const TensorSpec& spec : specs(config)) {
         if (!is_kernel(spec)) continue;
         if (spec.name.find(".time_conv") != std::string::npos) continue;  // counted with resample
         if (spec.name.find(".resample.1") != std::string::npos) {
             const std::size_t entry = count - 1 - number_in(spec.name, blocks);
-            const double in = t * h * w;
             if (!config.spatial_only[entry]) {
-                sum.flop += 2 * 6 * static_cast<double>(spec.shape[0] * spec.shape[0]) * t * h * w;
+                flop += 2 * 6 * static_cast<double>(spec.shape[0] * spec.shape[0]) * t * h * w;
                 t = 2 * t - (first ? 1 : 0);
             }
             h *= 2;
             w *= 2;
-            sum.conv(spec, t * h * w, in);
-            continue;
         }
-        sum.conv(spec, t * h * w);
+        flop += conv_flop(spec, t * h * w);
     }
+    return flop;
 }
 
-/// The full decoder, all frames; the time cuts change memory only.
-void wan_decode(const WanVaeConfig& config, double t, double h, double w, Picture& sum) {
+/// FLOP of the full decoder on all frames.
+double wan_decode(const WanVaeConfig& config, double t, double h, double w) {
     static constexpr std::string_view stages = "decoder.upsamples.";
-    constexpr double chunk = 4;  // latent frames held at once
+    double flop = 0;
     for (const TensorSpec& spec : specs(config, WanPart::decoder)) {
         if (!is_kernel(spec) || spec.name.find(".time_conv") != std::string::npos) continue;
-        double in = t * h * w;
         if (spec.name.find(".resample.1") != std::string::npos) {
             const std::size_t mirrored = config.dim_mult.size() - 1 - number_in(spec.name, stages);
             if (mirrored > 0 && config.temporal_downsample[mirrored - 1]) {
-                sum.flop += 2 * 6 * static_cast<double>(spec.shape[0] * spec.shape[0]) * in;
+                flop += 2 * 6 * static_cast<double>(spec.shape[0] * spec.shape[0]) * t * h * w;
                 t = 2 * t - 1;
-                in = t * h * w;
             }
             h *= 2;
             w *= 2;
         }
-        Picture whole;
-        whole.conv(spec, t * h * w, in);
-        sum.flop += whole.flop;
-        sum.elements = std::max(sum.elements, whole.elements * std::min(1.0, 4 * chunk / t));
+        flop += conv_flop(spec, t * h * w);
     }
+    return flop;
 }
 
-/// The full encoder on one picture.
+/// FLOP of the full encoder on one picture.
 double wan_encode(const WanVaeConfig& config, Size size) {
-    Picture sum;
+    double flop = 0;
     double h = size.height / 2.0;
     double w = size.width / 2.0;
     for (const TensorSpec& spec : specs(config, WanPart::encoder)) {
@@ -103,9 +81,9 @@ double wan_encode(const WanVaeConfig& config, Size size) {
             w /= 2;
         }
         // One frame meets the last of the three taps in time; the others see zeros.
-        sum.conv(spec, h * w);
+        flop += conv_flop(spec, h * w);
     }
-    return sum.flop;
+    return flop;
 }
 
 /// One half of the sound VAE for so many latents. Source: OobleckEncoder and OobleckDecoder.
@@ -132,22 +110,62 @@ struct Network {
     double per_token = 0;  ///< weights that one token meets in the layers
     double local_layers = 0;
     double full_layers = 0;
-    double widest = 0;  ///< columns of the feed-forward layer's first product
-    double weight_bytes = 0;
 };
+
+/// What a clip's memory depends on, and by whom it is shared.
+struct MemoryKey {
+    std::string variant, sr;
+    std::array<int, 9> numbers;  ///< GPUs, sizes, latents, decoder, and which inputs there are
+    auto operator<=>(const MemoryKey&) const = default;
+};
+
+std::size_t index_of(Stage stage) { return static_cast<std::size_t>(stage); }
 
 }  // namespace
 
 struct WorkModel::State {
     Bundle bundle;
     Precision precision;
-    std::map<std::string, Network, std::less<>> networks;
+    Fp8Choice fp8;
+    Index unit;
+    std::map<std::string, Network, std::less<>> networks = {};
     double text_per_token = 0;
-    double text_bytes = 0;
-    double turbo_elements = 0;
-    double wan_elements = 0;
-    mutable std::map<std::array<int, 4>, Picture> decodes;  ///< by decoder, size and frames
-    mutable std::map<std::array<int, 2>, double> encodes;   ///< by size
+    std::map<int, MemoryModel> memory = {};  ///< by how many share a clip
+    std::map<MemoryKey, std::array<StageMemory, stage_count>> clips = {};
+    mutable std::map<std::array<int, 4>, double> decodes = {};  ///< by decoder, size and frames
+    mutable std::map<std::array<int, 2>, double> encodes = {};  ///< by size
+
+    MemoryModel& memory_of(int gpus) {
+        return memory.try_emplace(gpus, bundle.architecture, precision, fp8, Member{0, gpus, unit})
+            .first->second;
+    }
+
+    /// What a clip's stages take.
+    std::array<StageMemory, stage_count> memory_of(const Item& item, int gpus) {
+        const MemoryKey key{item.variant,
+                            item.sr,
+                            {gpus, item.base_size.width, item.base_size.height, item.size.width,
+                             item.size.height, item.audio_latents, static_cast<int>(item.decoder),
+                             item.image.empty() ? 0 : 1, item.audio.empty() ? 0 : 1}};
+        if (const auto found = clips.find(key); found != clips.end()) return found->second;
+        MemoryModel& model = memory_of(gpus);
+        std::array<StageMemory, stage_count> made{};
+        const auto at = [&](Stage stage) -> StageMemory& { return made[index_of(stage)]; };
+        at(Stage::text) = model.text(0);
+        // Plans are made for folders that hold other transformers, too: what is unknown counts nothing.
+        if (networks.contains(item.variant))
+            at(Stage::base) = model.denoise(item.variant, item.base_size, item.audio_latents);
+        if (networks.contains(item.sr))
+            at(Stage::sr) = model.denoise(item.sr, item.size, item.audio_latents);
+        if (!item.image.empty())
+            at(Stage::image) = model.image(item.sr.empty() ? item.base_size : item.size);
+        if (!item.audio.empty()) at(Stage::audio) = model.audio(item.audio_latents);
+        const Shape latent = latent_shape(item.size, item.audio_latents);
+        at(Stage::decode) =
+            model.decode(item.decoder, latent, model.most_strips(item.decoder, latent[2]));
+        at(Stage::decode_audio) = model.decode_audio(item.audio_latents);
+        return clips.emplace(key, made).first->second;
+    }
 
     double encode(Size size) const {
         const auto [found, fresh] = encodes.try_emplace({size.width, size.height}, 0.0);
@@ -155,20 +173,20 @@ struct WorkModel::State {
         return found->second;
     }
 
-    Picture decode(VideoDecoder decoder, Size size, int frames) const {
+    double decode(VideoDecoder decoder, Size size, int frames) const {
         const std::array<int, 4> key = {static_cast<int>(decoder), size.width, size.height, frames};
         if (const auto found = decodes.find(key); found != decodes.end()) return found->second;
         const double h = size.height / 16.0;
         const double w = size.width / 16.0;
-        Picture sum;
+        double flop = 0;
         if (decoder == VideoDecoder::wan) {
-            wan_decode(bundle.architecture.wan, frames, h, w, sum);
+            flop = wan_decode(bundle.architecture.wan, frames, h, w);
         } else {
             for (const TurboChunk& chunk : turbo_chunks(bundle.architecture.turbo, frames).chunks)
-                turbo_call(bundle.architecture.turbo, static_cast<double>(chunk.end - chunk.begin),
-                           h, w, chunk.first, sum);
+                flop += turbo_call(bundle.architecture.turbo,
+                                   static_cast<double>(chunk.end - chunk.begin), h, w, chunk.first);
         }
-        return decodes.emplace(key, sum).first->second;
+        return decodes.emplace(key, flop).first->second;
     }
 
     double forward(const Network& network, Size size, int audio, double text) const {
@@ -196,29 +214,15 @@ struct WorkModel::State {
         }
         return flop;
     }
-
-    /// Bytes of one forward's activations: residual and its copy, q, k, v, gates and the attended,
-    /// the feed-forward layer's two widths.
-    double activations(const Network& network, Size size, int audio, double text, int gpus) const {
-        const TransformerConfig& c = network.config;
-        const double frames = (audio - 1) / 4 + 1;
-        const double tokens = frames * (size.width / 32) * (size.height / 32) + audio + text;
-        const double element = precision == Precision::fp32 ? 4 : 2;
-        const auto width = static_cast<double>(c.hidden_size);
-        const double shared = (8 + element) * width;
-        const double split =
-            element * (static_cast<double>(c.qkv_rows()) + 2 * width + 1.5 * network.widest);
-        return tokens * (shared + split / gpus);
-    }
 };
 
-WorkModel::WorkModel(const ModelChoice& choice)
-    : state_(new State{
-          open_bundle(choice.path, choice.arch), choice.precision, {}, 0, 0, 0, 0, {}, {}}) {
+WorkModel::WorkModel(const ModelChoice& choice, Index unit)
+    : state_(new State{open_bundle(choice.path, choice.arch), choice.precision, choice.fp8,
+                       choice.precision == Precision::fp32 ? 1 : unit}) {
     State& s = *state_;
-    const bool fp8 = choice.precision == Precision::fp8;
-    const DType dtype = compute_dtype(choice.precision);
+    const MemoryModel& alone = s.memory_of(1);
     for (const auto& [name, variant] : s.bundle.architecture.variants) {
+        static_cast<void>(alone.transformer_table(name));  // does the choice of layers fit?
         Network made;
         const TransformerConfig& c = made.config = variant.network;
         for (Index layer = 0; layer < c.num_layers; ++layer) {
@@ -226,23 +230,14 @@ WorkModel::WorkModel(const ModelChoice& choice)
             const Index up = c.is_gelu7(layer) ? inner : 2 * inner;
             made.per_token += static_cast<double>(
                 c.hidden_size * (c.qkv_rows() + c.heads() * c.head_dim + up + inner));
-            made.widest = std::max(made.widest, static_cast<double>(up));
             (c.is_local(layer) ? made.local_layers : made.full_layers) += 1;
         }
-        auto table = transformer_specs(c, dtype);
-        if (fp8) choose_fp8(table, c.num_layers, choice.fp8, name);
-        made.weight_bytes = bytes_of(table);
         s.networks.emplace(name, std::move(made));
     }
-    for (const TensorSpec& spec : specs(s.bundle.architecture.turbo))
-        s.turbo_elements += numel(spec);
-    for (const TensorSpec& spec : specs(s.bundle.architecture.wan, WanPart::decoder))
-        s.wan_elements += numel(spec);
     const TextEncoderConfig& text = s.bundle.architecture.text;
     s.text_per_token =
         static_cast<double>(text.layers() * text.width *
                             (2 * text.head_size * (text.heads + text.kv_heads) + 3 * text.mlp));
-    s.text_bytes = bytes_of(text_encoder_specs(text, dtype, fp8 && choice.fp8.text_encoder));
 }
 
 WorkModel::~WorkModel() = default;
@@ -258,15 +253,25 @@ double WorkModel::forward(std::string_view network, Size size, int audio_latents
 }
 
 double WorkModel::decode(VideoDecoder decoder, Size size, int latent_frames) const {
-    return state_->decode(decoder, size, latent_frames).flop;
+    return state_->decode(decoder, size, latent_frames);
+}
+
+bool WorkModel::can_share(const Item& item, int gpus) const {
+    try {
+        for (const std::string* name : {&item.variant, &item.sr})
+            if (const auto found = state_->networks.find(*name); found != state_->networks.end())
+                shard_of(found->second.config, 0, gpus);
+        return true;
+    } catch (const InputError&) {
+        return false;
+    }
 }
 
 ClipWork WorkModel::of(const Item& item, int gpus) const {
-    const State& s = *state_;
+    State& s = *state_;
     ClipWork work;
-    const auto put = [&](Stage stage, double amount) {
-        work.amount[static_cast<std::size_t>(stage)] += amount;
-    };
+    work.memory = s.memory_of(item, gpus);
+    const auto put = [&](Stage stage, double amount) { work.amount[index_of(stage)] += amount; };
     const double text = estimated_tokens(item.prompt);
     const double negative = estimated_tokens(item.negative_prompt);
     const int latent_frames = (item.audio_latents - 1) / 4 + 1;
@@ -278,9 +283,6 @@ ClipWork WorkModel::of(const Item& item, int gpus) const {
         const Network& network = found->second;
         put(stage, steps * s.forward(network, size, item.audio_latents, text));
         if (passes == 2) put(stage, steps * s.forward(network, size, item.audio_latents, negative));
-        work.weight_bytes += network.weight_bytes / gpus;
-        work.activation_bytes = std::max(
-            work.activation_bytes, s.activations(network, size, item.audio_latents, text, gpus));
     };
     denoise(Stage::base, item.variant, item.base_size, item.base.steps, item.base.passes);
     if (!item.sr.empty())
@@ -292,19 +294,22 @@ ClipWork WorkModel::of(const Item& item, int gpus) const {
     const AudioVaeConfig& sound = s.bundle.architecture.audio;
     if (!item.audio.empty()) put(Stage::audio, oobleck(sound.encoder, item.audio_latents));
     put(Stage::decode_audio, oobleck(sound.decoder, item.audio_latents));
-    const Picture decoded = s.decode(item.decoder, item.size, latent_frames);
-    put(Stage::decode, decoded.flop);
-    const double element = s.precision == Precision::fp32 ? 4 : 2;
-    work.activation_bytes = std::max(work.activation_bytes, 1.5 * element * decoded.elements);
-    work.weight_bytes +=
-        element * (item.decoder == VideoDecoder::wan ? s.wan_elements : s.turbo_elements);
-    // The text encoder leaves the device before the clip is denoised.
-    if (s.text_bytes > work.weight_bytes + work.activation_bytes) {
-        work.weight_bytes = s.text_bytes;
-        work.activation_bytes = 0;
-    }
+    put(Stage::decode, s.decode(item.decoder, item.size, latent_frames));
     put(Stage::write, static_cast<double>(item.size.width) * item.size.height * item.frames);
     return work;
+}
+
+std::size_t ClipWork::memory_bytes() const {
+    const StageMemory& text = memory[index_of(Stage::text)];
+    std::size_t weights = 0;
+    std::size_t arrays = 0;
+    for (std::size_t i = 0; i < stage_count; ++i) {
+        if (i == index_of(Stage::text)) continue;
+        // One network encodes sounds and decodes them.
+        if (i != index_of(Stage::audio)) weights += memory[i].weights;
+        arrays = std::max(arrays, with_workspaces(memory[i].arrays));
+    }
+    return std::max(weights + arrays, text.weights + with_workspaces(text.arrays));
 }
 
 const char* name_of(Stage stage) {

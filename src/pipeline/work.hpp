@@ -5,8 +5,7 @@
 #include <memory>
 #include <string_view>
 
-#include "pipeline/item.hpp"
-#include "pipeline/render.hpp"
+#include "pipeline/memory_model.hpp"
 
 namespace gallop {
 
@@ -20,25 +19,31 @@ const char* name_of(Stage stage);
 using PerStage = std::array<double, stage_count>;
 
 /// Work of one clip: FLOP of the networks; for `write`, pixels.
-/// And the bytes that a device needs for it at the peak.
+/// And what its stages take of a device at the least: pictures are decoded in strips.
 struct ClipWork {
     PerStage amount{};
-    double weight_bytes = 0;      ///< of the networks that stay on the device
-    double activation_bytes = 0;  ///< the largest stage's
+    std::array<StageMemory, stage_count> memory{};  ///< nothing for stages that the clip hasn't
+
+    /// Bytes with which no network leaves the device from the first step of denoising to the last picture;
+    /// the text encoder, whose features are kept, may.
+    std::size_t memory_bytes() const;
 };
 
 /// Counts work from the shapes of a model folder's networks; opens no weights.
 /// Source: the layer tables of the networks; tokens as in data_proxy.py of daVinci-MagiHuman.
 class WorkModel {
 public:
-    /// Throws InputError when the folder's configuration is wrong.
-    explicit WorkModel(const ModelChoice& choice);
+    /// unit: of the device's matrices, see Backend::matrix_unit. Throws InputError when the folder's
+    /// configuration is wrong.
+    explicit WorkModel(const ModelChoice& choice, Index unit = 1);
     ~WorkModel();
     WorkModel(WorkModel&&) noexcept;
     WorkModel& operator=(WorkModel&&) noexcept;
 
-    /// For an item of `gpus` sharing it, which split the transformers.
+    /// For an item of `gpus` sharing it, which split the transformers. Throws InputError when they can't.
     ClipWork of(const Item& item, int gpus = 1) const;
+    /// Whether so many GPUs can share an item's transformers: their heads must divide.
+    bool can_share(const Item& item, int gpus) const;
     /// FLOP of one forward of a transformer at this many tokens.
     double forward(std::string_view network, Size size, int audio_latents,
                    double text_tokens) const;

@@ -97,6 +97,35 @@ TEST_F(CostTest, SplitsItemsThatDoNotFitADevice) {
     EXPECT_EQ(CostModel(request_, small).of(item({448, 256}, "")).gpus, 1) << "as asked";
 }
 
+// What an H100 of 80 GB must hold: in bf16 base and SR with a 1080p stage, the text encoder gone; in E4M3
+// all three at once.
+TEST_F(CostTest, A1080pClipFitsAnH100) {
+    const double device = find_calibration("h100", "bf16", "").memory_bytes * usable_memory;
+    const Item clip = item({1920, 1088}, "1080p_sr");
+    const auto with_text = [](const ClipWork& work) {
+        return static_cast<double>(work.memory_bytes() +
+                                   work.memory[static_cast<std::size_t>(Stage::text)].weights);
+    };
+    const ClipWork wide = WorkModel({folder_.path().string(), "", Precision::bf16}, 128).of(clip);
+    EXPECT_LT(static_cast<double>(wide.memory_bytes()), device);
+    EXPECT_GT(with_text(wide), device) << "the text encoder must leave";
+    const ClipWork narrow = WorkModel({folder_.path().string(), "", Precision::fp8}, 128).of(clip);
+    EXPECT_LT(with_text(narrow), device);
+    // One network and its stage at a time would do with less than half of it.
+    for (const StageMemory& stage : wide.memory)
+        EXPECT_LT(static_cast<double>(stage.weights + with_workspaces(stage.arrays)), device / 2);
+}
+
+// Splitting ends where heads don't divide, not in an error.
+TEST_F(CostTest, SplitsNoFurtherThanTheHeadsDivide) {
+    const WorkModel model({folder_.path().string(), "", Precision::bf16});
+    EXPECT_TRUE(model.can_share(item({448, 256}, ""), 8));  // 40 heads
+    EXPECT_FALSE(model.can_share(item({448, 256}, ""), 16));
+    Calibration small = unit();
+    small.memory_bytes = 1e9;
+    EXPECT_EQ(CostModel(request_, small).of(item({448, 256}, "")).gpus, 8);
+}
+
 TEST_F(CostTest, PredictsTheBytesOfLatents) {
     const CostModel model(request_, unit());
     // 48 × 32 × 16 × 28 and 126 × 64 values of two bytes, and the file's own.

@@ -6,6 +6,7 @@
 
 #include "core/clip.hpp"
 #include "model/make_model.hpp"
+#include "pipeline/work.hpp"
 #include "support/expect_near.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -199,6 +200,33 @@ TEST_F(Render, StagesTakeWhatIsForetoldAndAskTheDeviceForNoMore) {
         }
         EXPECT_THAT(stages, ::testing::ElementsAre("text", "audio", "image", "base", "sr", "decode",
                                                    "decode audio"));
+    }
+}
+
+TEST_F(Render, ReservesWhatAPlanPredicts) {
+    Conditioning inputs;
+    inputs.image = Tensor::zeros({50, 40, 3}, DType::u8);
+    inputs.audio = Tensor::zeros({9 * 2048 + 100});
+    Item item = whole_item();
+    item.image = "picture.png";
+    item.audio = "sound.wav";
+    for (const Precision precision : {Precision::fp32, Precision::fp8}) {
+        Renderer r = renderer(precision);
+        const Latents latents = r.denoise(item, inputs);
+        r.decode_video(latents.video(), {item.decoder, 9, true}, [](ConstTensorView) {});
+        r.decode_audio(latents.audio);
+        const auto reserved = r.take_timings().memory;
+        const ClipWork planned =
+            WorkModel({(folder_->path() / "model").string(), "", precision}).of(item);
+        for (std::size_t i = 0; i < stage_count; ++i) {
+            const auto stage = static_cast<Stage>(i);
+            if (stage == Stage::write) continue;
+            const auto found =
+                std::find_if(reserved.begin(), reserved.end(),
+                             [&](const auto& entry) { return entry.first == name_of(stage); });
+            ASSERT_NE(found, reserved.end()) << name_of(stage);
+            EXPECT_EQ(found->second.foretold, planned.memory[i].arrays) << name_of(stage);
+        }
     }
 }
 
