@@ -30,6 +30,7 @@ extern const Command decode_command;                                 // decode_c
 extern const Command probe_command, make_model_command;              // model_commands.cpp
 extern const Command status_command, retry_command;                  // status_commands.cpp
 extern const Command index_command, export_command, report_command;  // dataset_commands.cpp
+extern const Command fp8_command;                                    // fp8_command.cpp
 extern const Command bench_command;                                  // bench_command.cpp
 extern const Command launch_command;                                 // launch_command.cpp
 extern const Command submit_command;                                 // submit_command.cpp

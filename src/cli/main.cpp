@@ -33,6 +33,7 @@ constexpr const char* overview =
   gallop decode FILE.h5       makes an MP4 of stored latents again
   gallop inspect FILE         says what a checkpoint, a latents file or a clip holds
   gallop probe COMPONENT      runs one component on one golden case and compares
+  gallop fp8 MODEL            measures which linears may multiply in E4M3, and proposes model.fp8
   gallop make-model ARCH      writes a complete model of random weights
   gallop bench cpu            times the transformer on the CPU, side by side with PyTorch
 
@@ -48,6 +49,7 @@ const Command* const commands[] = {
     &launch_command,  &submit_command, &status_command,     &retry_command,   &index_command,
     &export_command,  &report_command, &verify_command,     &promote_command, &decode_command,
     &inspect_command, &probe_command,  &make_model_command, &bench_command,   &renderer_command,
+    &fp8_command,
 };
 
 int dispatch(const Arguments& arguments) {

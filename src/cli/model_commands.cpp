@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <future>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -91,14 +90,6 @@ std::vector<ProbeDifference> probe_shared(const ProbeRequest& request, const Val
     }
     if (failure) std::rethrow_exception(failure);
     return first;
-}
-
-/// "a,b" as a and b.
-std::vector<std::string> words_of(const std::string& list) {
-    std::vector<std::string> words;
-    std::istringstream in(list);
-    for (std::string word; std::getline(in, word, ',');) words.push_back(word);
-    return words;
 }
 
 int probe(const Arguments& arguments) {

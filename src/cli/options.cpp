@@ -1,6 +1,7 @@
 #include "cli/options.hpp"
 
 #include <algorithm>
+#include <sstream>
 
 #include "core/check.hpp"
 #include "core/reader.hpp"
@@ -59,6 +60,13 @@ std::string text_of(const Values& values, const std::string& name) {
 std::vector<std::string> texts_of(const Values& values, const std::string& name) {
     return values.contains(name) ? values[name].as<std::vector<std::string>>()
                                  : std::vector<std::string>{};
+}
+
+std::vector<std::string> words_of(const std::string& list) {
+    std::vector<std::string> words;
+    std::istringstream in(list);
+    for (std::string word; std::getline(in, word, ',');) words.push_back(word);
+    return words;
 }
 
 }  // namespace gallop::cli

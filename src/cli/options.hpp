@@ -26,4 +26,7 @@ std::string text_of(const Values& values, const std::string& name);
 /// The texts of an option that may stand several times.
 std::vector<std::string> texts_of(const Values& values, const std::string& name);
 
+/// "a,b" as a and b.
+std::vector<std::string> words_of(const std::string& list);
+
 }  // namespace gallop::cli

@@ -108,6 +108,19 @@ void add_model_and_outputs(std::vector<ConfigField>& rows) {
         "In which layers: inner (all but the first and the last), all, or as 1-38 or 0,4-9",
         [](auto& r) -> auto& { return r.model.fp8.layers; }));
     rows.push_back(row(
+        "model.fp8.qkv", text,
+        "Layers of this linear alone, as in layers, or none; goes before linears and layers",
+        [](auto& r) -> auto& { return r.model.fp8.qkv; }));
+    rows.push_back(row(
+        "model.fp8.proj", text, "As qkv, of the attention's output",
+        [](auto& r) -> auto& { return r.model.fp8.proj; }));
+    rows.push_back(row(
+        "model.fp8.up", text, "As qkv, of the feed-forward layer's first linear",
+        [](auto& r) -> auto& { return r.model.fp8.up; }));
+    rows.push_back(row(
+        "model.fp8.down", text, "As qkv, of the feed-forward layer's second linear",
+        [](auto& r) -> auto& { return r.model.fp8.down; }));
+    rows.push_back(row(
         "model.fp8.text_encoder", FieldType{Kind::flag},
         "Whether fp8 multiplies the text encoder's linears in E4M3, too",
         [](auto& r) -> auto& { return r.model.fp8.text_encoder; }));

@@ -19,13 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using F = ItemField;
 
-/// What clips should not look and sound like, where a manifest does not say it.
-std::string shipped_negative_prompt() {
-    std::string text = read_text(shipped_configs() / "negative_prompt.txt", 1U << 16);
-    while (text.ends_with('\n')) text.pop_back();
-    return text;
-}
-
 /// Whether a text is what a pattern with * and ? says.
 bool matches(std::string_view pattern, std::string_view text) {
     std::size_t p = 0;
@@ -232,6 +225,12 @@ private:
 };
 
 }  // namespace
+
+std::string shipped_negative_prompt() {
+    std::string text = read_text(shipped_configs() / "negative_prompt.txt", 1U << 16);
+    while (text.ends_with('\n')) text.pop_back();
+    return text;
+}
 
 std::uint64_t derive_seed(std::uint64_t base, std::string_view name, int sample) {
     if (name.empty() && sample == 0) return base;

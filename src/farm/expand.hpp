@@ -31,6 +31,9 @@ struct Expansion {
 void expand(const Manifest& manifest, Problems& problems, Problems& notes,
             const std::function<void(const Expansion&)>& visit);
 
+/// What clips should not look and sound like, where a manifest does not say it.
+std::string shipped_negative_prompt();
+
 /// The seed of a sample: `base` itself, or drawn from it where the item's name or the number of the
 /// sample is to make a difference (Philox4x32-10 keyed by base, counted by FNV-1a of the name and
 /// the sample; 53 bits). `name` is empty where items share seeds.

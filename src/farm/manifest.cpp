@@ -275,6 +275,14 @@ private:
         model.arch = arch.string();
     }
 
+    /// The field of model.fp8 that a mistake is about; its text begins with it.
+    static std::string fp8_field_of(std::string_view wrong) {
+        for (const std::string& linear : fp8_linears())
+            if (const std::string path = "model.fp8." + linear; wrong.starts_with(path + " "))
+                return path;
+        return "model.fp8.layers";
+    }
+
     void check_fp8() {
         const ModelRequest& model = made_.model;
         if (model.precision == Precision::fp8) {
@@ -283,12 +291,12 @@ private:
                 std::error_code failed;
                 if (fs::is_directory(model.path, failed)) WorkModel{model.choice()};
             } catch (const InputError& wrong) {
-                problem("model.fp8.layers", wrong.what());
+                problem(fp8_field_of(wrong.what()), wrong.what());
             }
             return;
         }
-        if (const std::string wrong = fp8_layers_problem(model.fp8.layers); !wrong.empty())
-            problem("model.fp8.layers", wrong);
+        if (const std::string wrong = fp8_problem(model.fp8); !wrong.empty())
+            problem(fp8_field_of(wrong), wrong);
         // Who tries another precision from the command line need not edit the file.
         const auto precision = made_.origins.find("model.precision");
         if (precision != made_.origins.end() && precision->second.layer == "--set") return;

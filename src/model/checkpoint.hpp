@@ -86,6 +86,8 @@ public:
     const Tensor& operator[](std::string_view name) const;
     bool has(std::string_view name) const;
     void put(std::string name, Tensor tensor);
+    /// Gives a tensor away; there is none of that name then. Throws Error when there was none.
+    Tensor take(std::string_view name);
     /// Bytes of all tensors.
     std::size_t bytes() const;
 

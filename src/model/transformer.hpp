@@ -81,6 +81,8 @@ public:
     const TransformerConfig& config() const { return config_; }
     /// Bytes of the weights.
     std::size_t bytes() const { return weights_.bytes(); }
+    /// What forwards read, so that a linear may be put there in E4M3, or taken back, between two of them.
+    Weights& weights() { return weights_; }
 
     /// Makes ahead what forwards on a sequence of this shape need and keep: the first one then leaves no
     /// array behind. The last few shapes are kept.

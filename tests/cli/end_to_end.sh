@@ -31,7 +31,7 @@ echo "== help and versions"
 expect 0 "$gallop" --help
 grep -q 'Exit codes' out || fail "no exit codes in the help"
 expect 0 "$gallop" --version
-for command in check run decode inspect probe make-model bench; do
+for command in check run decode inspect probe make-model bench fp8; do
     expect 0 "$gallop" "$command" --help
     grep -q "^gallop $command" out || fail "no help for $command"
 done
@@ -46,6 +46,20 @@ diff -r model model2 >/dev/null || fail "two models of one seed differ"
 expect 2 "$gallop" make-model "$tree/configs/models/tiny.yaml" --out model
 expect 0 "$gallop" inspect model --json
 python3 -c 'import json; m=json.load(open("out")); assert m["kind"]=="model" and m["parameters"]>1e5, m' || fail "inspect of a model"
+
+echo "== what E4M3 costs"
+fp8="$gallop fp8 model --threads 2 --variant distill --prompt rain --size 64x64 --seconds 0.2"
+expect 0 $fp8 --within 0.03
+grep -q '^  precision: fp8' out || fail "no choice within 0.03"
+{ printf 'version: 1\nname: fp8\nitems: [{prompt: rain}]\n' && sed 's/^model:/model:\n  path: model/' out; } >proposed.yaml
+expect 0 "$gallop" check proposed.yaml
+expect 0 $fp8 --within 1 --json
+python3 -c 'import json; a=json.load(open("out")); assert a["fp8"]=={"linears":["qkv","proj","up","down"],"layers":"all"} and a["work"]>0.999 and a["error"]<1, a' || fail "a limit of one"
+expect 0 $fp8 --within 1e-9
+grep -q '^# nothing stays within 1e-09' out && grep -q '^  precision: bf16' out || fail "a limit that nothing keeps"
+expect 2 $fp8 --within 0
+expect 2 $fp8 --size 65x64
+expect 2 $fp8 --against fp8
 
 echo "== three kinds of item"
 expect 0 "$gallop" check three-kinds.yaml

@@ -317,6 +317,10 @@ TEST_F(ManifestTest, ChoosesWhatFp8IsAbout) {
     EXPECT_THAT(only("precision: fp8, fp8: {linears: []}"), HasSubstr("qkv, proj, up, down"));
     EXPECT_THAT(only("precision: fp8, fp8: {layers: most}"), HasSubstr("\"inner\""));
     EXPECT_THAT(only("precision: fp8, fp8: {layers: \"30-40\"}"), HasSubstr("layers 0 to 39"));
+    EXPECT_EQ(parse(with("precision: fp8, fp8: {qkv: none, up: \"1-4\"}")).model.fp8,
+              (Fp8Choice{.qkv = "none", .up = "1-4"}));
+    EXPECT_THAT(only("precision: fp8, fp8: {up: \"30-40\"}"),
+                testing::AllOf(HasSubstr("model.fp8.up"), HasSubstr("layers 0 to 39")));
     EXPECT_THAT(only("fp8: {layers: all}"), HasSubstr("only fp8 multiplies in E4M3"));
     // One look at bf16 needs no editing.
     EXPECT_THAT(

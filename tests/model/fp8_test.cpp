@@ -178,6 +178,10 @@ TEST(Fp8, RefusesAChoiceOfNothingAndSaysWhatThereIs) {
     for (const char* layers :
          {"", "some", "3-", "-3", "5-3", "1,,2", "1 2", "99999999999999999999"})
         EXPECT_THAT(error_of({.layers = layers}), HasSubstr("\"inner\"")) << layers;
+    EXPECT_THAT(error_of({.up = "3-8"}),
+                AllOf(HasSubstr("model.fp8.up"), HasSubstr("layers 0 to 7")));
+    EXPECT_THAT(error_of({.down = "most"}), AllOf(HasSubstr("model.fp8.down"), HasSubstr("none")));
+    EXPECT_THAT(error_of({.linears = {"up"}, .up = "none"}), HasSubstr("nothing in E4M3"));
     TransformerConfig shallow = config;
     shallow.num_layers = 2;
     auto specs = transformer_specs(shallow, DType::bf16);
@@ -190,6 +194,28 @@ TEST(Fp8, HasOneTextForOneChoice) {
     EXPECT_EQ(to_text({.linears = {}, .text_encoder = true}), "text");
     EXPECT_EQ(to_text({.linears = {"down"}, .layers = "all", .text_encoder = true}),
               "down in all, text");
+    // Layers of one linear go before the others', and the same choice is the same text.
+    EXPECT_EQ(to_text({.qkv = "2", .down = "inner"}), "qkv in 2, proj+up+down in inner");
+    EXPECT_EQ(to_text({.linears = {"up"}, .qkv = "1-3", .up = "none", .down = "1-3"}),
+              "qkv+down in 1-3");
+    EXPECT_EQ(to_text({.qkv = "none"}), to_text({.linears = {"proj", "up", "down"}}));
+}
+
+TEST(Fp8, IsChosenLinearByLinear) {
+    const auto parts = fp8_parts({.linears = {"qkv", "up"}, .up = "0,3", .down = "all"}, 4, "net");
+    const std::vector<Fp8Part> expected{{0, "up"},  {0, "down"}, {1, "qkv"}, {1, "down"},
+                                        {2, "qkv"}, {2, "down"}, {3, "up"},  {3, "down"}};
+    EXPECT_EQ(parts, expected);
+}
+
+TEST(Fp8, HasTheShortestChoiceOfParts) {
+    const auto choice = [](const std::vector<Fp8Part>& parts) { return fp8_choice_of(parts, 5); };
+    EXPECT_EQ(choice(fp8_parts({}, 5, "net")), Fp8Choice{});
+    EXPECT_EQ(choice({{4, "up"}, {0, "up"}, {1, "up"}}),
+              (Fp8Choice{.linears = {"up"}, .layers = "0-1,4"}));
+    const Fp8Choice own{.qkv = "none", .proj = "3", .up = "all", .down = "inner"};
+    EXPECT_EQ(choice(fp8_parts(own, 5, "net")), own);
+    EXPECT_TRUE(choice({}).linears.empty());
 }
 
 /// Random weights in a file, in bf16 as published.
