@@ -123,7 +123,7 @@ private:
         const Tokenizer words = Tokenizer::open(bundle_.text_encoder());
         const TextEncoder encoder(bundle_.text_encoder(), {.compute = DType::bf16}, on_);
         const auto features = [&](const std::string& prompt) {
-            return on_.upload(encode_prompt(prompt, words, encoder).embedding);
+            return on_.upload(encode_prompt(prompt, words.encode(prompt), encoder).embedding);
         };
         for (const std::string& prompt : asked_.prompts) texts_.push_back(features(prompt));
         if (std::any_of(states_.begin(), states_.end(),
