@@ -158,14 +158,13 @@ __global__ void __launch_bounds__(block_size) attend(const Attention a) {
 
 template <class T, int columns>
 void start(const Attention& a, cudaStream_t stream) {
-    const int shared = 3 * tile_keys * row_stride(static_cast<int>(a.size)) * int{sizeof(float)};
+    const int bytes = 3 * tile_keys * row_stride(static_cast<int>(a.size)) * int{sizeof(float)};
     check_cuda(cudaFuncSetAttribute(attend<T, columns>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    shared),
+                                    bytes),
                "attention's shared memory");
     const dim3 grid(static_cast<unsigned>((a.queries + block_queries - 1) / block_queries),
                     static_cast<unsigned>(a.heads));
-    attend<T, columns><<<grid, block_size, shared, stream>>>(a);
-    check_cuda(cudaGetLastError(), "attention");
+    enqueue(attend<T, columns>, grid, static_cast<std::size_t>(bytes), stream, "attention", a);
 }
 
 template <class T>

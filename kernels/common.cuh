@@ -4,6 +4,7 @@
 // written.
 
 #include <algorithm>
+#include <type_traits>
 
 #include <cuda_bf16.h>
 
@@ -80,6 +81,18 @@ inline unsigned blocks_for(Index count, Index per_block) {
     return static_cast<unsigned>(std::min((count + per_block - 1) / per_block, most));
 }
 
+/// Puts a kernel on the stream, in blocks of `block_size` threads with so many bytes of dynamic shared memory.
+template <class... Parameters>
+void enqueue(void (*kernel)(Parameters...), dim3 grid, std::size_t shared, cudaStream_t stream,
+             const char* what, const std::type_identity_t<Parameters>&... arguments) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = dim3(block_size);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...), what);
+}
+
 template <class F>
 __global__ void run_each(Index n, F f) {
     const Index step = static_cast<Index>(gridDim.x) * blockDim.x;
@@ -91,8 +104,7 @@ __global__ void run_each(Index n, F f) {
 template <class F>
 void for_each(Index n, cudaStream_t stream, const char* what, const F& f) {
     if (n == 0) return;
-    run_each<<<blocks_for(n, block_size), block_size, 0, stream>>>(n, f);
-    check_cuda(cudaGetLastError(), what);
+    enqueue(run_each<F>, blocks_for(n, block_size), 0, stream, what, n, f);
 }
 
 }  // namespace gallop::kernels

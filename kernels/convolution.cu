@@ -102,11 +102,7 @@ void launch(const Convolution& a, cudaStream_t stream) {
     if (pixels == 0 || a.out == 0) return;
     const dim3 grid(static_cast<unsigned>((pixels + tile - 1) / tile),
                     static_cast<unsigned>((a.out + tile - 1) / tile));
-    if (a.half)
-        convolve<__nv_bfloat16><<<grid, block_size, 0, stream>>>(a);
-    else
-        convolve<float><<<grid, block_size, 0, stream>>>(a);
-    check_cuda(cudaGetLastError(), "convolution");
+    enqueue(a.half ? convolve<__nv_bfloat16> : convolve<float>, grid, 0, stream, "convolution", a);
 }
 
 void launch(const ConvTranspose& a, cudaStream_t stream) {

@@ -33,8 +33,7 @@ __global__ void norm_rows(const Norm a) {
 
 void launch(const Norm& a, cudaStream_t stream) {
     if (a.rows == 0 || a.width == 0) return;
-    norm_rows<<<blocks_for(a.rows, block_size / warp_size), block_size, 0, stream>>>(a);
-    check_cuda(cudaGetLastError(), "norm");
+    enqueue(norm_rows, blocks_for(a.rows, block_size / warp_size), 0, stream, "norm", a);
 }
 
 void launch(const Affine& a, cudaStream_t stream) {

@@ -117,11 +117,8 @@ void start(const Quantise& a, cudaStream_t stream) {
     const bool vectors = a.width % run == 0 && a.stride % run == 0 &&
                          aligned(a.x.data, a.x.half ? 8 : 16) && aligned(a.q, run) &&
                          (a.weight == nullptr || aligned(a.weight, 16));
-    if (vectors)
-        quantise_rows<normed, true><<<blocks_for(a.rows, 1), block_size, 0, stream>>>(a);
-    else
-        quantise_rows<normed, false><<<blocks_for(a.rows, 1), block_size, 0, stream>>>(a);
-    check_cuda(cudaGetLastError(), "quantise");
+    enqueue(vectors ? quantise_rows<normed, true> : quantise_rows<normed, false>,
+            blocks_for(a.rows, 1), 0, stream, "quantise", a);
 }
 
 }  // namespace

@@ -55,8 +55,8 @@ __global__ void split_heads(const SplitQkv a) {
 void launch(const SplitQkv& a, cudaStream_t stream) {
     const Index jobs = a.rows * (a.heads + 2 * a.groups);
     if (jobs == 0) return;
-    split_heads<<<blocks_for(jobs, block_size / warp_size), block_size, 0, stream>>>(a);
-    check_cuda(cudaGetLastError(), "split of q, k and v");
+    enqueue(split_heads, blocks_for(jobs, block_size / warp_size), 0, stream, "split of q, k and v",
+            a);
 }
 
 void launch(const Rotate& a, cudaStream_t stream) {
