@@ -40,7 +40,7 @@ Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on);
 /// One stage of the published pipeline, or one small enough for any CPU.
 struct BenchCase {
     std::string name;           ///< "256p", "540p", "1080p", "tiny"
-    TransformerConfig network;  ///< the published 15B, with local layers at 1080p
+    TransformerConfig network;  ///< the published 15B: distill, 540p_sr, 1080p_sr
     SequenceShape sequence;     ///< five seconds, 400 tokens of text
     int steps = 8;
 
@@ -65,7 +65,7 @@ std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, in
 /// What one clip spends, stage by stage, from tokens to its file, or to pictures and sound on the host
 /// where there is no file.
 struct ClipTiming {
-    std::vector<std::pair<std::string, double>> stages;
+    StageSeconds spent;
     double seconds = 0;  ///< of all stages
 };
 

@@ -273,16 +273,29 @@ Json measure(const std::string& what, const Options& options, Backend& on) {
     }
     if (what == "clip") {
         Json all = Json::array();
+        Json memory = Json::object();  // of each stage, bytes
+        std::size_t peak = 0;
         std::vector<double> seconds;
         const ClipFiles files = clip_files();
         for (const ClipTiming& clip : time_clips(of, precision, repeats, on, files)) {
             Json stages = Json::array();  // in order, which an object would not keep
-            for (const auto& [stage, spent] : clip.stages)
+            for (const auto& [stage, spent] : clip.spent.stages)
                 stages.push_back(Json::array({stage, spent}));
+            for (const auto& [stage, use] : clip.spent.memory) {
+                memory[stage] = {{"peak", use.peak},
+                                 {"foretold", use.foretold},
+                                 {"extent", use.extent},
+                                 {"asked", use.asked}};
+                peak = std::max(peak, use.peak);
+            }
             all.push_back(std::move(stages));
             seconds.push_back(clip.seconds);
         }
-        return {{"seconds", seconds}, {"stages", all}, {"mp4", static_cast<bool>(files)}};
+        return {{"seconds", seconds},
+                {"stages", all},
+                {"memory", memory},
+                {"peak_bytes", peak},
+                {"mp4", static_cast<bool>(files)}};
     }
     throw_input_error("gpu_bench {}: unknown (about, ops, forward, text, decode, clip, golden)",
                       what);
@@ -305,7 +318,7 @@ int run(int argc, char** argv) {
         result["backend"] = on->name();
         result["precision"] = options.at("precision");
         if (const auto* memory = dynamic_cast<CountedMemory*>(&on->memory())) {
-            result["peak_bytes"] = memory->use().peak;
+            result.emplace("peak_bytes", memory->use().peak);  // unless stages have restarted it
             if (const auto left = memory->left()) result["left_bytes"] = *left;
         }
         fmt::print("{}\n", result.dump());

@@ -177,6 +177,8 @@ def plan(run, tiny):
     if run.o.tests:
         add(1, "agreement", "agreement: ops, networks, pipelines", 95, lambda: [run.o.tests, "--gtest_brief=1"],
             kind="tests")
+    add(1, "agreement", "agreement: PyTorch's networks", 20,
+        lambda: run.torch("golden", "--folder", ROOT / "tests/golden"), kind="torch golden")
     for precision in run.o.precisions:
         ours(1, first, precision, 15)
     torch(1, first, "eager", 25)
@@ -295,6 +297,13 @@ def report(run, facts, command):
         out += [f"- {r['component']} {r['case']}: {r.get('error', r.get('largest_error'))}" for r in rows if not r.get("agrees")]
     else:
         out += [f"No golden comparison: {golden.get('failed', 'not asked for')}.", ""]
+    other = next((p for p in run.parts if p.get("kind") == "torch golden"), {})
+    rows = other.get("result", {}).get("rows", [])
+    if rows:
+        out += ["The networks that PyTorch is timed with, against the same files (relative L2): "
+                + ", ".join(f"{r['case']} {r['precision']} {r['relative_l2']:.1e}" for r in rows) + ".", ""]
+    else:
+        out += [f"PyTorch's networks against the same files: {other.get('failed', 'not asked for')}.", ""]
     for part in run.parts:
         if part.get("kind") == "tests":
             said = (part.get("output") or "").strip().splitlines()
@@ -358,6 +367,14 @@ def report(run, facts, command):
                      f"{result['peak_bytes'] / 2 ** 30:.1f} GiB" if "peak_bytes" in result else "–",
                      str(PUBLISHED_CLIP.get(part["case"], "–"))])
     out += table(rows) + [""]
+    rows = [["size", "precision", "stage", "arrays foretold", "needed with workspaces", "asked the device for more",
+             "at the peak, networks included"]]
+    for part in clips:
+        for stage, use in part.get("result", {}).get("memory", {}).items():
+            sizes = [f"{use[k] / 2 ** 30:.2f}" if use[k] else "–" for k in ("foretold", "extent", "peak")]
+            rows.append([part["case"], part["variant"], stage, *sizes[:2], f"{use['asked']} times", sizes[2]])
+    if len(rows) > 1:
+        out += ["Memory by stage (GiB), foretold by a dry run and measured:", ""] + table(rows) + [""]
     text = run.seconds(kind="text", side="ours")
     if text:
         tokens = next(p["result"]["tokens"] for p in run.parts if p.get("kind") == "text" and "result" in p)

@@ -30,6 +30,7 @@ for precision in bf16 fp8; do
     grep -Eq "^\| tiny \| $precision \| [0-9.]+ \| text [0-9.]+, base [0-9.]+, decode audio [0-9.]+,.* decode [0-9.]+" "$table" ||
         fail "no clip in $precision, stage by stage"
 done
+grep -Eq '^\| tiny \| bf16 \| base \| [0-9.]+ \| [0-9.]+ \| 0 times \|' "$table" || fail 'no memory of a stage'
 grep -Eq '^\| tiny \| Gallop \| [0-9.]+ \|' "$table" || fail 'no decode'
 grep -Eq '^Text encoder, [0-9]+ tokens: [0-9.]+ ms' "$table" || fail 'no text encoder'
 for op in copy 'product qkv' 'product fp8 down padded' attention 'conv3d 16 channels'; do

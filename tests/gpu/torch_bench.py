@@ -2,8 +2,10 @@
 """The other side of tests/gpu/run.sh: the same networks in plain PyTorch, random weights, timed.
 
 Usage: torch_bench.py WHAT [--case 256p|540p|1080p|tiny] [--variant NAME] [--device cuda|cpu] [--repeats N]
+                      [--folder GOLDEN]
 
-WHAT: about, ceilings, forward, decode. Variants of forward, so that the comparison is fair:
+WHAT: about, ceilings, forward, decode; golden: the same networks with the weights of golden files, on their inputs,
+against their outputs. Variants of forward, so that the comparison is fair:
   eager     as the model is written
   compiled  torch.compile of one layer of each kind, used by all layers of that kind
   padded    compiled, with the feed-forward width 13652 padded to 13696: the best a PyTorch user would write
@@ -12,6 +14,8 @@ One measurement a process, one JSON object on stdout.
 """
 import argparse
 import json
+import pathlib
+import struct
 import sys
 import time
 
@@ -19,17 +23,22 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "examples/foal"))
+from networks import LATENT_MEAN, LATENT_STD, by_channel  # noqa: E402
+
 CASES = {  # latent frames, rows and columns of patches, audio and text tokens; as in src/pipeline/bench_stages.cpp
     "256p": dict(grid=(32, 8, 14), audio=126, text=400, steps=8, local=False),
     "540p": dict(grid=(32, 16, 28), audio=126, text=400, steps=5, local=False),
     "1080p": dict(grid=(32, 34, 60), audio=126, text=400, steps=5, local=True),
     "tiny": dict(grid=(3, 2, 3), audio=9, text=7, steps=2, local=True),
 }
+# local: layers that see nearby frames only, where a case asks for them. Every fourth sees all, but none after 31.
 PUBLISHED = dict(layers=40, width=5120, head=128, groups=8, video=192, audio=64, text=3584, reach=11,
-                 mm=(0, 1, 2, 3, 36, 37, 38, 39), gelu=(0, 1, 2, 3))
-TINY = dict(layers=4, width=256, head=64, groups=4, video=192, audio=64, text=64, reach=1, mm=(0, 3), gelu=(0,))
+                 mm=(0, 1, 2, 3, 36, 37, 38, 39), gelu=(0, 1, 2, 3), local=[i for i in range(40) if i % 4 != 3 or i > 31])
+TINY = dict(layers=4, width=256, head=64, groups=4, video=192, audio=64, text=64, reach=1, mm=(0, 3), gelu=(0,),
+            local=[1, 2])
 TURBO = dict(channels=(64, 128, 256, 512), layers=(2, 2, 2, 3, 3), scaling=(False, True, True, True),
-             spatial=(False, True, False, False))
+             spatial=(False, True, False, False), first=7, step=7)
 
 
 def synchronize(device: str) -> None:
@@ -89,20 +98,67 @@ def quantised(x):
     return (x.float() / scale).to(torch.float8_e4m3fn), scale
 
 
-class Linear:
-    """One weight per expert; an E4M3 copy of those that many rows meet."""
+class Drawn:
+    """Random weights."""
 
-    def __init__(self, out, depth, experts, fp8, pad_out=0, pad_depth=0, **kind):
-        self.w = []
-        for _ in range(experts):
-            w = torch.randn(out, depth, **kind) * depth ** -0.5
-            self.w.append(F.pad(w, (0, pad_depth, 0, pad_out)))
-        self.low = quantised(self.w[0]) if fp8 and self.w[0].shape[0] % 16 == 0 and self.w[0].shape[1] % 16 == 0 else None
-        if self.low is not None and experts == 1:
-            self.w = [None]
+    def __init__(self, device):
+        self.device = device
 
-    def tensors(self):
-        return [self.w, None if self.low is None else [self.low[0].t(), self.low[1].t()]]
+    def vector(self, name, size):
+        return torch.randn(size, device=self.device) * 0.1
+
+    def kernel(self, name, *shape):
+        fan_in = 1
+        for n in shape[1:]:
+            fan_in *= n
+        return torch.randn(*shape, device=self.device) * fan_in ** -0.5
+
+    def linear(self, name, experts, out, depth, kind):
+        """One matrix an expert, each drawn when it is asked for: in f32 all of them would not fit."""
+        return (self.kernel(name, out, depth).to(kind) for _ in range(experts))
+
+
+class Stored:
+    """Weights of a golden file, under their published names."""
+
+    def __init__(self, tensors, device):
+        self.tensors, self.device = tensors, device
+
+    def kernel(self, name, *shape):
+        found = self.tensors[name].to(self.device).float()
+        if tuple(found.shape) != shape:
+            raise ValueError(f"{name} is {tuple(found.shape)}, not {shape}")
+        return found
+
+    vector = kernel
+
+    def linear(self, name, experts, out, depth, kind):
+        return self.kernel(name, experts * out, depth).to(kind).chunk(experts)
+
+
+def stored(*files):
+    """The tensors of safetensors files, and what the last one says of itself."""
+    tensors, about = {}, {}
+    for file in files:
+        data = bytearray(pathlib.Path(file).read_bytes())
+        size = struct.unpack_from("<Q", data)[0]
+        header = json.loads(data[8:8 + size])
+        about = header.pop("__metadata__", {})
+        kinds = dict(F32=torch.float32, BF16=torch.bfloat16, I32=torch.int32)
+        for name, it in header.items():
+            begin, end = it["data_offsets"]
+            tensors[name] = torch.frombuffer(data, dtype=kinds[it["dtype"]], offset=8 + size + begin,
+                                             count=(end - begin) // kinds[it["dtype"]].itemsize).reshape(it["shape"])
+    return tensors, about
+
+
+def linear(matrices, fp8, pad_out=0, pad_depth=0):
+    """One weight per expert, and an E4M3 copy of the one that many rows meet."""
+    w = [F.pad(m, (0, pad_depth, 0, pad_out)) for m in matrices]
+    if not fp8 or w[0].shape[0] % 16 or w[0].shape[1] % 16:
+        return [w, None]
+    q, scale = quantised(w[0])
+    return [w if len(w) > 1 else [None], [q.t(), scale.t()]]
 
 
 def multiply(x, linear, rows):
@@ -160,41 +216,64 @@ def layer(x, p, rope, sizes, shape, gelu, mm, local, kind):
     return x + multiply(y.to(kind), p["down"], rows)
 
 
+def angles(grid, audio, text, bands, style):
+    """Rotary angles of all tokens, [tokens, 1, 3·bands]: picture, sound, text."""
+    frames, rows, columns = grid
+    t, y, x = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    video = torch.stack([t.flatten(), y.flatten() - (rows - 1) / 2, x.flatten() - (columns - 1) / 2], 1)
+    places = torch.zeros(len(video) + audio + text, 3)
+    places[:len(video)] = video
+    places[len(video):len(video) + audio, 0] = torch.arange(audio) * (
+        ((audio - 1) // 4) / (audio - 1) if audio > 1 else 1.0)
+    if style == "v1":
+        places[len(video) + audio:, 0] = torch.arange(text) / max(text - 1, 1)
+    elif text == 1:
+        places[-1, 0] = -1.0
+    return (places[:, :, None] * bands.cpu()).reshape(len(places), 1, -1)
+
+
 class Dit:
-    def __init__(self, case, variant, device, kind):
-        c = TINY if case == "tiny" else PUBLISHED
-        self.c, self.kind, shape = c, kind, CASES[case]
+    """c: sizes, as PUBLISHED. shape: grid, audio, text. local: which of its local layers are."""
+
+    def __init__(self, c, shape, local, variant, weights, kind, style="v2"):
+        self.c, self.kind = c, kind
         frames, rows, columns = shape["grid"]
         self.sizes = [frames * rows * columns, shape["audio"], shape["text"]]
-        d, head, groups = c["width"], c["head"], c["groups"]
+        d, head, groups, device = c["width"], c["head"], c["groups"], weights.device
         heads = d // head
         self.shape = (heads, groups, head, frames, rows * columns, c["reach"])
-        how = dict(device=device, dtype=kind)
         padded, fp8 = variant in ("padded", "fp8"), variant == "fp8"
 
-        def small(*size):
-            return torch.randn(*size, device=device) * 0.1
-
-        self.embed = [(torch.randn(d, n, device=device) * n ** -0.5, small(d))
-                      for n in (c["video"], c["audio"], c["text"])]
-        angles = torch.randn(sum(self.sizes), 1, 6 * (head // 8) // 2, device=device)
-        self.rope = (angles.sin(), angles.cos())
+        self.embed = [(weights.kernel(f"adapter.{of}_embedder.weight", d, c[of]),
+                       weights.vector(f"adapter.{of}_embedder.bias", d)) for of in ("video", "audio", "text")]
+        bands = 10000.0 ** (-torch.arange(head // 8) / (head // 8))
+        if isinstance(weights, Stored):
+            bands = weights.vector("adapter.rope.bands", head // 8)
+        turned = angles(shape["grid"], shape["audio"], shape["text"], bands, style).to(device)
+        self.rope = (turned.sin(), turned.cos())
         compiled = variant != "eager"
         self.layers = []
         for i in range(c["layers"]):
             e = 3 if i in c["mm"] else 1
             gelu = i in c["gelu"]
-            local = shape["local"] and (i % 4 != 3 if case != "tiny" else i in (1, 2))
             inner = 4 * d if gelu else d * 8 // 3 // 4 * 4
             more = -inner % 128 if padded else 0
             up = inner if gelu else 2 * inner
             qkv = (heads + 2 * groups) * head + heads
-            p = dict(norm=small(e * d), q_norm=small(e * head), k_norm=small(e * head), mlp_norm=small(e * d),
-                     qkv=Linear(qkv, d, e, fp8, pad_out=-qkv % 128 if padded else 0, **how).tensors(),
-                     proj=Linear(d, d, e, fp8, **how).tensors(),
-                     up=Linear(up, d, e, fp8, pad_out=more if gelu else 2 * more, **how).tensors(),
-                     down=Linear(d, inner, e, fp8, pad_depth=more, **how).tensors())
-            self.layers.append((p, gelu, e == 3, local))
+
+            def vector(name, size):
+                return weights.vector(f"block.layers.{i}.{name}.weight", e * size)
+
+            def product(name, out, depth, **pad):
+                return linear(weights.linear(f"block.layers.{i}.{name}.weight", e, out, depth, kind), fp8, **pad)
+
+            p = dict(norm=vector("attention.pre_norm", d), q_norm=vector("attention.q_norm", head),
+                     k_norm=vector("attention.k_norm", head), mlp_norm=vector("mlp.pre_norm", d),
+                     qkv=product("attention.linear_qkv", qkv, d, pad_out=-qkv % 128 if padded else 0),
+                     proj=product("attention.linear_proj", d, d),
+                     up=product("mlp.up_gate_proj", up, d, pad_out=more if gelu else 2 * more),
+                     down=product("mlp.down_proj", d, inner, pad_depth=more))
+            self.layers.append((p, gelu, e == 3, i in local))
         # One function object a kind, so that each is compiled once, for its own constants.
         self.run = {}
         for _, gelu, mm, local in self.layers:
@@ -202,7 +281,8 @@ class Dit:
                 def f(x, p, rope, gelu=gelu, mm=mm, local=local):
                     return layer(x, p, rope, self.sizes, self.shape, gelu, mm, local, self.kind)
                 self.run[gelu, mm, local] = torch.compile(f, dynamic=False) if compiled else f
-        self.heads_out = [(small(d), torch.randn(n, d, device=device) * d ** -0.5) for n in (c["video"], c["audio"])]
+        self.heads_out = [(weights.vector(f"final_norm_{of}.weight", d),
+                           weights.kernel(f"final_linear_{of}.weight", c[of], d)) for of in ("video", "audio")]
         self.inputs = [torch.randn(n, w.shape[1], device=device) for n, (w, _) in zip(self.sizes, self.embed)]
 
     def forward(self):
@@ -216,29 +296,34 @@ class Dit:
 class Turbo:
     """Turbo-VAED's decoder; pictures are [1, C, T, Y, X], channels last."""
 
-    def __init__(self, case, device, kind):
-        self.c = dict(TURBO, channels=(8, 12, 16, 24)) if case == "tiny" else TURBO
-        self.how = dict(device=device, dtype=kind)
-        channels = self.c["channels"]
+    def __init__(self, c, weights, kind):
+        self.c, self.weights, self.kind = c, weights, kind
+        self.mean, self.std = (by_channel(v).to(weights.device) for v in (LATENT_MEAN, LATENT_STD))
+        channels = c["channels"]
         top = channels[-1]
-        self.conv_in, self.mid = self.conv(48, top), [self.resnet(top, top) for _ in range(self.c["layers"][-1])]
+        self.conv_in = self.conv("conv_in.conv", 48, top)
+        self.mid = [self.resnet(f"mid_block.resnets.{i}", top, top) for i in range(c["layers"][-1])]
         self.blocks, before = [], top
-        for i in range(len(channels) - 1, -1, -1):
-            out = channels[i]
+        for i, (out, scaling, spatial, layers) in enumerate(reversed(list(
+                zip(channels, c["scaling"], c["spatial"], c["layers"])))):
+            name = f"up_blocks.{i}"
             self.blocks.append(dict(
-                inner=self.resnet(before, out) if before != out else None, scaling=self.c["scaling"][i],
-                time=self.conv(out, 2 * out, (3, 1, 1)) if self.c["scaling"][i] and not self.c["spatial"][i] else None,
-                up=self.conv(out, out, (1, 3, 3)) if self.c["scaling"][i] else None,
-                nets=[self.resnet(out, out) for _ in range(self.c["layers"][i])]))
+                inner=self.resnet(f"{name}.conv_in", before, out) if before != out else None, scaling=scaling,
+                time=self.conv(f"{name}.upsamplers.0.time_conv.conv", out, 2 * out, (3, 1, 1))
+                if scaling and not spatial else None,
+                up=self.conv(f"{name}.upsamplers.0.resample.1", out, out, (3, 3)) if scaling else None,
+                nets=[self.resnet(f"{name}.resnets.{k}", out, out) for k in range(layers)]))
             before = out
-        self.conv_out = self.conv(before, 12)
+        self.conv_out = self.conv("conv_out.conv", before, 12)
 
-    def conv(self, i, o, k=(3, 3, 3)):
-        w = torch.randn(o, i, *k, **self.how) * (i * k[0] * k[1] * k[2]) ** -0.5
-        return w.to(memory_format=torch.channels_last_3d), torch.zeros(o, **self.how)
+    def conv(self, name, i, o, k=(3, 3, 3)):
+        w = self.weights.kernel(f"decoder.{name}.weight", o, i, *k).to(self.kind)
+        b = self.weights.vector(f"decoder.{name}.bias", o).to(self.kind)
+        return (w if len(k) == 3 else w[:, :, None]).to(memory_format=torch.channels_last_3d), b
 
-    def resnet(self, i, o):
-        return self.conv(i, o), self.conv(o, o), self.conv(i, o, (1, 1, 1)) if i != o else None
+    def resnet(self, name, i, o):
+        return (self.conv(f"{name}.conv1.conv", i, o), self.conv(f"{name}.conv2.conv", o, o),
+                self.conv(f"{name}.conv_shortcut.conv", i, o, (1, 1, 1)) if i != o else None)
 
     @staticmethod
     def apply(x, wb):
@@ -257,7 +342,11 @@ class Turbo:
         return h + (x if net[2] is None else self.apply(self.norm(x, 1e-6), net[2]))
 
     def forward(self, z, first=True):
-        x = self.apply(z, self.conv_in)
+        return (self.pictures(z, first).float() * 0.5 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+
+    def pictures(self, z, first):
+        """[frames, rows, columns, 3], about −1 … 1."""
+        x = self.apply((z * self.std + self.mean).to(self.kind), self.conv_in)
         for net in self.mid:
             x = self.res(x, net, F.silu)
         for block in self.blocks:
@@ -274,33 +363,84 @@ class Turbo:
                 x = self.res(x, net, F.relu if block["scaling"] else F.silu)
         x = self.apply(F.silu(self.norm(x)), self.conv_out)
         n, _, t, h, w = x.shape
-        x = x.view(n, 3, 2, 2, t, h, w).permute(0, 4, 5, 3, 6, 2, 1).reshape(t, 2 * h, 2 * w, 3)
-        return (x.float() * 0.5 + 0.5).clamp(0, 1).mul(255).to(torch.uint8)
+        return x.view(n, 3, 2, 2, t, h, w).permute(0, 4, 5, 3, 6, 2, 1).reshape(t, 2 * h, 2 * w, 3)
 
 
-def chunks(frames):
+def chunks(frames, first, step):
     """What each call of the turbo decoder is given. Source: model/turbo_vae.cpp."""
-    padded = 7 + max(0, -(-(frames - 7) // 7)) * 7
-    if padded == 7:
-        return [(0, 7)]
-    return [(0, 8)] + [(i - 1, min(i + 8, padded)) for i in range(7, padded, 7)]
+    padded = first + max(0, -(-(frames - first) // step)) * step
+    if padded == first:
+        return [(0, first)]
+    return [(0, first + 1)] + [(i - 1, min(i + step + 1, padded)) for i in range(first, padded, step)]
+
+
+def parts(z, c):
+    """The chunks of a latent [1, 48, T, Y, X], the last one filled up with its last frame, and which is the first."""
+    for begin, end in chunks(z.shape[2], c["first"], c["step"]):
+        part = z[:, :, begin:end]
+        if end > z.shape[2]:
+            part = torch.cat([part] + [part[:, :, -1:]] * (end - max(begin, z.shape[2])), 2)
+        yield part, begin == 0
 
 
 def decode(case, variant, device, kind, repeats):
-    net = Turbo(case, device, kind)
+    c = dict(TURBO, channels=(8, 12, 16, 24)) if case == "tiny" else TURBO
+    net = Turbo(c, Drawn(device), kind)
     run = torch.compile(net.forward, dynamic=False) if variant == "compiled" else net.forward
     frames, rows, columns = CASES[case]["grid"]
     z = torch.randn(1, 48, frames, 2 * rows, 2 * columns, device=device).to(kind)
     z = z.to(memory_format=torch.channels_last_3d)
 
     def whole():
-        for begin, end in chunks(frames):
-            part = z[:, :, begin:min(end, frames)]
-            if end > frames:
-                part = torch.cat([part] + [z[:, :, -1:]] * (end - frames), 2)
-            run(part, begin == 0).cpu()
+        for part, first in parts(z, c):
+            run(part, first).cpu()
 
     return timed(whole, repeats, device)
+
+
+def golden(folder, device):
+    """What is timed here, against the files that judge the engine: the same network, or the comparison is none."""
+    rows = []
+
+    def add(case, precision, made, expected):
+        made, expected = (torch.cat([t.detach().cpu().float().flatten() for t in all]) for all in (made, expected))
+        rows.append(dict(case=case, precision=precision, relative_l2=float((made - expected).norm() / expected.norm())))
+
+    sizes = json.loads((folder / "dit-tiny/arch.json").read_text())
+    weights, _ = stored(*sorted((folder / "dit-tiny/checkpoint").glob("*.safetensors")))
+    for file in sorted((folder / "dit-tiny").glob("*.safetensors")):
+        inputs, about = stored(file)
+        c = dict(layers=sizes["num_layers"], width=sizes["hidden_size"], head=sizes["head_dim"],
+                 groups=sizes["num_query_groups"], video=sizes["video_in_channels"], audio=sizes["audio_in_channels"],
+                 text=sizes["text_in_channels"], reach=int(about["frame_receptive_field"]), mm=sizes["mm_layers"],
+                 gelu=sizes["gelu7_layers"])
+        video, audio, text = (inputs[k].to(device) for k in ("video_latent", "audio_latent", "text_embedding"))
+        t, y, x = video.shape[1], video.shape[2] // 2, video.shape[3] // 2
+        shape = dict(grid=(t, y, x), audio=len(audio), text=len(text))
+        for kind in (torch.float32, torch.bfloat16):
+            net = Dit(c, shape, json.loads(about["local_attn_layers"]), "eager", Stored(weights, device), kind,
+                      about["coords_style"])
+            patches = video.view(48, t, y, 2, x, 2).permute(1, 2, 4, 0, 3, 5).reshape(t * y * x, 192)
+            net.inputs = [patches, audio, text]
+            v, a = net.forward()
+            v = v.view(t, y, x, 2, 2, 48).permute(5, 0, 1, 3, 2, 4).reshape(video.shape)
+            name = "fp32" if kind == torch.float32 else "bf16"
+            add(file.stem, name, (v, a), (inputs[f"out_video_{name}"], inputs[f"out_audio_{name}"]))
+    sizes = json.loads((folder / "turbo-vae-tiny/turbo_vae.json").read_text())
+    c = dict(channels=sizes["decoder_block_out_channels"], layers=sizes["decoder_layers_per_block"],
+             scaling=sizes["decoder_spatio_temporal_scaling"], spatial=sizes["decoder_spatio_only"],
+             first=sizes["first_chunk_size"], step=sizes["step_size"])
+    weights, _ = stored(folder / "turbo-vae-tiny/turbo_vae.safetensors")
+    net = Turbo(c, Stored(weights, device), torch.float32)
+    for file in sorted((folder / "turbo-vae-tiny").glob("decode-*.safetensors")):
+        inputs, _ = stored(file)
+        made = []
+        given = list(parts(inputs["latent"][None].to(device), c))
+        for i, (part, first) in enumerate(given):  # four pictures on either side belong to the neighbours
+            frames = net.pictures(part, first)
+            made.append(frames[0 if first else 4:len(frames) - (4 if i + 1 < len(given) else 0)])
+        add(file.stem, "fp32", [torch.cat(made)[:inputs["video"].shape[1]]], [inputs["video"].permute(1, 2, 3, 0)])
+    return rows
 
 
 def ceilings(case, device, kind):
@@ -364,11 +504,12 @@ def about(device):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("about", "ceilings", "forward", "decode"))
+    parser.add_argument("what", choices=("about", "ceilings", "forward", "decode", "golden"))
     parser.add_argument("--case", default="256p", choices=CASES)
     parser.add_argument("--variant", default="eager", choices=("eager", "compiled", "padded", "fp8"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("tests/golden"))
     o = parser.parse_args()
     if o.device == "cuda" and not torch.cuda.is_available():
         print("PyTorch sees no GPU", file=sys.stderr)
@@ -382,12 +523,15 @@ def main():
     with torch.inference_mode(), sdpa_kernel(backends, set_priority=True):
         if o.what == "about":
             result |= about(o.device)
+        elif o.what == "golden":
+            result["rows"] = golden(o.folder, o.device)
         elif o.what == "ceilings":
             result["rows"] = ceilings(o.case, o.device, kind)
         elif o.what == "decode":
             result["seconds"] = decode(o.case, o.variant, o.device, kind, o.repeats)
         else:
-            dit = Dit(o.case, o.variant, o.device, kind)
+            c, shape = TINY if o.case == "tiny" else PUBLISHED, CASES[o.case]
+            dit = Dit(c, shape, c["local"] if shape["local"] else (), o.variant, Drawn(o.device), kind)
             last = []
             result["seconds"] = timed(lambda: last.__setitem__(slice(None), dit.forward()), o.repeats, o.device,
                                       warm=1 if o.case == "1080p" else 2)

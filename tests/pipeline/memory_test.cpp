@@ -6,6 +6,7 @@
 
 #include <gmock/gmock.h>
 
+#include "model/architecture.hpp"
 #include "model/fp8.hpp"
 #include "model/text_encoder.hpp"
 #include "model/vae_case.hpp"
@@ -252,9 +253,7 @@ TEST(Memory, TheLongestUnusedNetworkLeavesFirst) {
 // What 80 GB must hold, 84 GB as a device counts them with the context's share gone: base, SR and text
 // encoder with a 1080p forward in E4M3; in bf16 two of the three.
 TEST(Memory, AllNetworksOfA1080pClipFitInE4M3AndTwoOfThemInBf16) {
-    TransformerConfig sr;
-    for (Index layer = 0; layer < sr.num_layers; ++layer)
-        if (layer % 4 != 3) sr.local_attn_layers.push_back(layer);
+    const TransformerConfig sr = published_architecture().variants.at("1080p_sr").network;
     const SequenceShape shape{32, 34, 60, 126, 400};
     const std::size_t text = weight_bytes(text_encoder_specs(TextEncoderConfig{}, DType::bf16));
     constexpr std::size_t device = std::size_t{78} << 30;
