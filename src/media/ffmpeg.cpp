@@ -43,6 +43,15 @@ FrameHandle make_frame() {
     return frame;
 }
 
+FrameHandle make_rgb_frame(int width, int height, std::string_view name) {
+    FrameHandle frame = make_frame();
+    frame.get()->width = width;
+    frame.get()->height = height;
+    frame.get()->format = AV_PIX_FMT_RGB24;
+    check_ffmpeg(av_frame_get_buffer(frame.get(), 0), name, "no memory for the picture");
+    return frame;
+}
+
 PacketHandle make_packet() {
     PacketHandle packet(av_packet_alloc());
     if (!packet) throw OutOfMemoryError("no memory for a packet");

@@ -49,6 +49,10 @@ void redirect_ffmpeg_log();
 FrameHandle make_frame();
 PacketHandle make_packet();
 
+/// A frame with room for an RGB24 picture: its rows are padded, for swscale may touch what lies
+/// beyond the last pixel. Throws OutOfMemoryError, which names `name`.
+FrameHandle make_rgb_frame(int width, int height, std::string_view name);
+
 /// Throws Error "CONTEXT: WHAT: reason" for a negative code, OutOfMemoryError for ENOMEM.
 void check_ffmpeg(int code, std::string_view context, std::string_view what);
 

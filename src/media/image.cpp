@@ -72,12 +72,7 @@ Tensor to_rgb(const AVFrame& frame, const std::string& name) {
     sws_setColorspaceDetails(scaler.get(), sws_getCoefficients(matrix),
                              is_full_range(frame, *description) ? 1 : 0,
                              sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
-    const FrameHandle rgb =
-        make_frame();  // padded rows: the converter may write beyond the last pixel
-    rgb.get()->width = width;
-    rgb.get()->height = height;
-    rgb.get()->format = AV_PIX_FMT_RGB24;
-    check_ffmpeg(av_frame_get_buffer(rgb.get(), 0), name, "no memory for the picture");
+    const FrameHandle rgb = make_rgb_frame(width, height, name);
     check_ffmpeg_input(sws_scale(scaler.get(), even.get()->data, even.get()->linesize, 0, height,
                                  rgb.get()->data, rgb.get()->linesize),
                        name, "cannot convert to RGB");

@@ -44,12 +44,7 @@ void paint(const AVFrame& frame, int width, int height, int left, Tensor& canvas
     sws_setColorspaceDetails(scaler.get(), sws_getCoefficients(SWS_CS_ITU709),
                              frame.color_range == AVCOL_RANGE_JPEG ? 1 : 0,
                              sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
-    const FrameHandle rgb =
-        make_frame();  // padded rows: the scaler may write beyond the last pixel
-    rgb.get()->width = width;
-    rgb.get()->height = height;
-    rgb.get()->format = AV_PIX_FMT_RGB24;
-    check_ffmpeg(av_frame_get_buffer(rgb.get(), 0), name, "no memory for a picture");
+    const FrameHandle rgb = make_rgb_frame(width, height, name);
     check_ffmpeg(sws_scale(scaler.get(), frame.data, frame.linesize, 0, frame.height,
                            rgb.get()->data, rgb.get()->linesize),
                  name, "cannot scale a picture");
@@ -184,12 +179,7 @@ void write_jpeg(const std::filesystem::path& path, ConstTensorView image) {
         sws_getContext(width, height, AV_PIX_FMT_RGB24, width, height, AV_PIX_FMT_YUVJ420P,
                        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_BITEXACT, nullptr, nullptr, nullptr));
     if (!scaler) throw Error(fmt::format("{}: cannot convert the picture to YUV", name));
-    const FrameHandle rgb =
-        make_frame();  // padded rows: the converter may read beyond the last pixel
-    rgb.get()->width = width;
-    rgb.get()->height = height;
-    rgb.get()->format = AV_PIX_FMT_RGB24;
-    check_ffmpeg(av_frame_get_buffer(rgb.get(), 0), name, "no memory for the picture");
+    const FrameHandle rgb = make_rgb_frame(width, height, name);
     av_image_copy_plane(rgb.get()->data[0], rgb.get()->linesize[0], pixels.data, 3 * width,
                         3 * width, height);
     check_ffmpeg(sws_scale(scaler.get(), rgb.get()->data, rgb.get()->linesize, 0, height,

@@ -16,15 +16,10 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+using test::history_of;
 using test::TestRun;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-RunHistory history_of(const TestRun& run) {
-    RunHistory history(run.path());
-    history.update();
-    return history;
-}
 
 std::vector<Json> rows_of(const fs::path& path) {
     std::vector<Json> rows;

@@ -15,15 +15,12 @@ namespace gallop {
 namespace {
 
 namespace fs = std::filesystem;
+using test::history_of;
 using test::TestRun;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-Survey survey_of(const TestRun& run) {
-    RunHistory history(run.path());
-    history.update();
-    return survey(history);
-}
+Survey survey_of(const TestRun& run) { return survey(history_of(run)); }
 
 std::string page_of(const TestRun& run, std::size_t columns = 100, std::size_t rows = 0) {
     std::string text;

@@ -31,9 +31,7 @@ protected:
             found.push_back(one.name + " " + fs::path(one.file).extension().string() + ": " +
                             one.what);
         };
-        RunHistory history(run_.path());
-        history.update();
-        count_ = verify_run(history, options);
+        count_ = verify_run(test::history_of(run_), options);
         EXPECT_EQ(count_.problems, found.size());
         return found;
     }

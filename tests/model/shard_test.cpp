@@ -8,6 +8,7 @@
 #include "model/fp8.hpp"
 #include "model/transformer.hpp"
 #include "support/expect_near.hpp"
+#include "support/random_transformer.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace gallop {
@@ -37,14 +38,7 @@ TransformerConfig mixed() {
 /// A checkpoint of random weights in a folder.
 std::filesystem::path write_random(const TransformerConfig& config,
                                    const std::filesystem::path& folder) {
-    std::vector<std::pair<std::string, Tensor>> drawn;
-    for (const TensorSpec& spec : transformer_specs(config, DType::f32)) {
-        if (spec.optional) continue;
-        Tensor values(spec.shape);
-        fill_normal(NoiseStream(1, spec.name), 0, values.span<float>());
-        for (float& value : values.span<float>()) value *= 0.1F;
-        drawn.emplace_back(spec.name, std::move(values));
-    }
+    const auto drawn = random_weights(config, 0.1F);
     std::vector<NamedTensor> named;
     for (const auto& [name, tensor] : drawn) named.push_back({name, tensor});
     write_safetensors(folder / "model.safetensors", named);

@@ -11,6 +11,7 @@
 #include "core/files.hpp"
 #include "core/view.hpp"
 #include "farm/canonical_json.hpp"
+#include "farm/history.hpp"
 #include "farm/journal.hpp"
 #include "farm/plan_index.hpp"
 #include "farm/run_json.hpp"
@@ -195,5 +196,12 @@ private:
     std::vector<Json> resolved_;
     int minutes_ = 0;
 };
+
+/// What has been done in a run so far.
+inline RunHistory history_of(const TestRun& run) {
+    RunHistory history(run.path());
+    history.update();
+    return history;
+}
 
 }  // namespace gallop::test
