@@ -175,7 +175,36 @@ void start(const Attention& a, cudaStream_t stream) {
         start<T, 8>(a, stream);
 }
 
+/// A warp a row: the highest score, then the weights and their sum, then their shares of it.
+__global__ void __launch_bounds__(block_size) soften(const Softmax a) {
+    const int lane = threadIdx.x % warp_size;
+    const Index step = static_cast<Index>(gridDim.x) * block_warps;
+    for (Index row = static_cast<Index>(blockIdx.x) * block_warps + threadIdx.x / warp_size;
+         row < a.rows; row += step) {
+        float* const x = a.x + row * a.columns;
+        float highest = -INFINITY;
+        for (Index i = lane; i < a.columns; i += warp_size) {
+            const float score = x[i] * a.scale;
+            x[i] = a.soft_cap > 0 ? a.soft_cap * tanhf(score / a.soft_cap) : score;
+            highest = fmaxf(highest, x[i]);
+        }
+        highest = warp_max(highest);
+        float sum = 0;
+        for (Index i = lane; i < a.columns; i += warp_size) {
+            x[i] = expf(x[i] - highest);
+            sum += x[i];
+        }
+        const float factor = 1.0F / warp_sum(sum);
+        for (Index i = lane; i < a.columns; i += warp_size) x[i] *= factor;
+    }
+}
+
 }  // namespace
+
+void launch(const Softmax& a, cudaStream_t stream) {
+    if (a.rows == 0) return;
+    enqueue(soften, blocks_for(a.rows, block_warps), 0, stream, "softmax", a);
+}
 
 void launch(const Attention& a, cudaStream_t stream) {
     if (a.queries == 0 || a.heads == 0) return;
@@ -187,8 +216,9 @@ void launch(const Attention& a, cudaStream_t stream) {
 
 void launch(const GateHeads& a, cudaStream_t stream) {
     for_each(a.rows * a.heads * a.size, stream, "gates", [a] __device__(Index i) {
-        const Index head = i / a.size;  // of all rows
-        const Index gate = head / a.heads * a.columns + a.column + head % a.heads;
+        const Index head = quotient(i, a.size);  // of all rows
+        const Index row = quotient(head, a.heads);
+        const Index gate = row * a.columns + a.column + head - row * a.heads;
         store(a.o, i, load(a.o, i) * sigmoid(load(a.u, gate)));
     });
 }

@@ -4,6 +4,7 @@
 // written.
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include <cuda_bf16.h>
@@ -60,6 +61,14 @@ __device__ inline int expert_of(const Experts& experts, Index row) {
     while (e + 1 < experts.count && row >= experts.ends[e]) ++e;
     return e;
 }
+
+/// i / n for i ≥ 0 and n > 0: in 32 bits where both fit, which costs a GPU a fraction of 64.
+__device__ inline Index quotient(Index i, Index n) {
+    return ((i | n) >> 32) == 0 ? static_cast<std::uint32_t>(i) / static_cast<std::uint32_t>(n)
+                                : i / n;
+}
+/// i mod n, likewise.
+__device__ inline Index modulo(Index i, Index n) { return i - quotient(i, n) * n; }
 
 __device__ inline float sigmoid(float x) { return 1.0F / (1.0F + expf(-x)); }
 

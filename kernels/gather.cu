@@ -11,8 +11,9 @@ void gather(const Gather& a, cudaStream_t stream) {
         Index from = a.offset;
         Index rest = i;
         for (int axis = a.axes - 1; axis >= 0; --axis) {
-            from += rest % a.extents[axis] * a.strides[axis];
-            rest /= a.extents[axis];
+            const Index outer = quotient(rest, a.extents[axis]);
+            from += (rest - outer * a.extents[axis]) * a.strides[axis];
+            rest = outer;
         }
         static_cast<T*>(a.y)[i] = static_cast<const T*>(a.x)[from];
     });

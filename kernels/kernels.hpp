@@ -187,6 +187,14 @@ struct Attention {
 };
 void launch(const Attention&, cudaStream_t);
 
+/// Each row of x becomes its softmax, of cap(scale·x). x: [rows, columns] f32.
+struct Softmax {
+    float* x;
+    Index rows, columns;
+    float scale, soft_cap;
+};
+void launch(const Softmax&, cudaStream_t);
+
 /// o[l, h, :] ← o[l, h, :]·σ(u[l, column + h]). o: [rows, heads, size], u: [rows, columns].
 struct GateHeads {
     Output o;

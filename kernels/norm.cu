@@ -38,7 +38,7 @@ void launch(const Norm& a, cudaStream_t stream) {
 
 void launch(const Affine& a, cudaStream_t stream) {
     for_each(a.rows * a.width, stream, "affine", [a] __device__(Index i) {
-        const Index c = i % a.width;
+        const Index c = modulo(i, a.width);
         const float x = load(a.x, i);
         store(a.y, i, (a.scale == nullptr ? x : x * a.scale[c]) + a.shift[c]);
     });

@@ -61,10 +61,10 @@ void launch(const SplitQkv& a, cudaStream_t stream) {
 
 void launch(const Rotate& a, cudaStream_t stream) {
     for_each(a.rows * a.heads * a.angles, stream, "rotate", [a] __device__(Index i) {
-        const Index d = i % a.angles;
-        const Index head = i / a.angles;
+        const Index head = quotient(i, a.angles);
+        const Index d = i - head * a.angles;
         const Index at = head * a.size + d;
-        const float* rope = a.rope + head / a.heads * 2 * a.angles;
+        const float* rope = a.rope + quotient(head, a.heads) * 2 * a.angles;
         const float sine = rope[d];
         const float cosine = rope[a.angles + d];
         const float x0 = load(a.x, at);

@@ -13,6 +13,7 @@
 #include "ops/cuda_dnn.hpp"
 #include "ops/cuda_gemm.hpp"
 #include "ops/cuda_memory.hpp"
+#include "ops/frame_stretches.hpp"
 #include "ops/key_slices.hpp"
 #include "ops/pool_memory.hpp"
 
@@ -316,15 +317,27 @@ private:
         for (std::size_t e = 0; e < segments.size(); ++e) {
             const Index last = first + segments[e];
             const Index w = static_cast<Index>(e) * outs;
-            if (first < last)
+            if (first < last) {
+                Tensor moved_x;
+                Tensor moved_w;
                 gemm_.run({.x = x.rows(first, last),
                            .w = weight.rows(w, w + outs),
                            .y = y_rows.rows(first, last),
-                           .x_scales = floats(x_scales) + first,
-                           .w_scales = floats(weight_scales) + w,
+                           .x_scales = aligned(x_scales.rows(first, last), moved_x),
+                           .w_scales = aligned(weight_scales.rows(w, w + outs), moved_w),
                            .add = add});
+            }
             first = last;
         }
+    }
+
+    /// Scales where whole loads of 16 bytes may read them: the rows of an expert begin anywhere.
+    const float* aligned(ConstTensorView scales, Tensor& moved) {
+        constexpr std::uintptr_t unit = 16;
+        if (reinterpret_cast<std::uintptr_t>(scales.raw()) % unit == 0) return floats(scales);
+        moved = empty(scales.shape());
+        do_copy(scales, moved);
+        return moved.data<float>();
     }
 
     void do_project(ConstTensorView x, ConstTensorView weight, ConstTensorView bias,
@@ -376,6 +389,9 @@ private:
                       const AttentionMask& mask, float scale, float soft_cap,
                       TensorView y) override {
         for (const ConstTensorView& part : {q, k, v, ConstTensorView(y)}) check_on_gpu(part);
+        if (q.size(2) > kernels::Attention::most_size && q.size(1) == 1 && q.numel() > 0 &&
+            mask.kind == AttentionMask::Kind::full)
+            return attend_by_products(q, k, v, scale, soft_cap, y);
         if (cudnn_ && q.dtype() == DType::bf16 && soft_cap == 0 && q.numel() > 0) {
             queue();
             if (mask.kind == AttentionMask::Kind::full && cudnn_->attend(q, k, v, scale, y)) return;
@@ -389,6 +405,35 @@ private:
                                   k.size(1), q.size(2), static_cast<kernels::MaskKind>(mask.kind),
                                   mask.frames, mask.per_frame, mask.radius, scale, soft_cap},
                queue());
+    }
+
+    /// One wide head, as the full decoder's, of 1024 values: all scores of some queries at a time.
+    void attend_by_products(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
+                            float soft_cap, TensorView y) {
+        constexpr Index most_scores = Index{1} << 24;  // 64 MiB
+        const Index keys = k.size(0);
+        const Index size = q.size(2);
+        const ConstTensorView w = k.reshape({keys, size});
+        Tensor values = empty({keys, size});
+        do_copy(v.reshape({keys, size}), values);
+        Tensor columns = empty({size, keys});
+        do_permute(values, {keys, size}, std::array{1, 0}, columns);
+        values = Tensor();
+        const Index step = std::max<Index>(1, std::min(q.size(0), most_scores / keys));
+        Tensor scores = empty({step, keys});
+        Tensor sums = y.dtype() == DType::f32 ? Tensor() : empty({step, size});
+        for (Index first = 0; first < q.size(0); first += step) {
+            const Index count = std::min(step, q.size(0) - first);
+            const TensorView seen = scores.rows(0, count);
+            const TensorView to = y.rows(first, first + count).reshape({count, size});
+            queue();
+            gemm_.run(
+                {.x = q.rows(first, first + count).reshape({count, size}), .w = w, .y = seen});
+            launch(kernels::Softmax{floats(seen), count, keys, scale, soft_cap}, queue());
+            const TensorView made = sums.defined() ? sums.rows(0, count) : to;
+            gemm_.run({.x = seen, .w = columns, .y = made});
+            if (sums.defined()) do_copy(made, to);
+        }
     }
 
     /// Frame-local attention as dense ones. False when one of them can't be done so.
@@ -476,10 +521,14 @@ private:
         if (!for_cudnn(x.dtype())) return convolve(x, kernel, bias, spec, y);
         for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
         queue();
-        if (spec.pad_before[0] == spec.pad_after[0]) {
+        const bool fits = std::max(x.numel(), y.numel()) <= Cudnn::most_elements;
+        const bool padded_in_time = spec.pad_before[0] + spec.pad_after[0] > 0;
+        if (fits && spec.pad_before[0] == spec.pad_after[0]) {
             if (cudnn_->convolve(x, kernel, bias, spec, y)) return;
+        } else if (!padded_in_time) {
+            if (convolve_by_frames(x, kernel, bias, spec, y)) return;
         } else {
-            // Zeros on one side in time (a causal convolution) are frames of the input.
+            // Zeros on one side in time (a causal convolution), or of what is cut, are frames of the input.
             const Index before = spec.pad_before[0];
             const Index frames = x.size(0);
             Tensor padded = empty(
@@ -489,12 +538,23 @@ private:
             do_fill_zero(padded.rows(before + frames, padded.size(0)));
             ConvSpec unpadded = spec;
             unpadded.pad_before[0] = unpadded.pad_after[0] = 0;
-            if (cudnn_->convolve(padded, kernel, bias, unpadded, y)) return;
+            if (convolve_by_frames(padded, kernel, bias, unpadded, y)) return;
         }
         const Shape& s = kernel.shape();
         Tensor moved = empty(s, kernel.dtype());
         do_permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
         convolve(x, moved, bias, spec, y);
+    }
+
+    /// Without padding in time: in as few stretches of frames as cuDNN can count. False when it has nothing.
+    bool convolve_by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                            const ConvSpec& spec, TensorView y) {
+        for (const FrameStretch& part :
+             frame_stretches(x.shape(), kernel.size(2), spec, y.shape(), Cudnn::most_elements))
+            if (!cudnn_->convolve(x.rows(part.first, part.last), kernel, bias, spec,
+                                  y.rows(part.begin, part.end)))
+                return false;
+        return true;
     }
 
     /// By the own kernel, which reads [kT, kY, kX, I, O].

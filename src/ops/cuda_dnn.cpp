@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
-#include <limits>
 #include <map>
 #include <optional>
 #include <unordered_map>
@@ -29,6 +28,8 @@ namespace fe = cudnn_frontend;
 
 /// No plan may ask for more scratch memory than this.
 constexpr std::int64_t most_workspace = std::int64_t{1} << 30;
+/// Plans of attention that are kept: prompts of every length ask for their own.
+constexpr std::size_t most_attentions = 512;
 /// The kernels are compiled for 9.0, so the device is one.
 constexpr std::int32_t architecture = 90;
 
@@ -153,7 +154,7 @@ std::shared_ptr<fe::graph::Graph> convolution_graph(const ConvolutionShape& s) {
 class OpenCudnn final : public Cudnn {
 public:
     OpenCudnn(Memory& memory, cudaStream_t stream, const CudnnTrust& trust)
-        : memory_(memory), trust_(trust) {
+        : memory_(memory), stream_(stream), trust_(trust) {
         CHECK(fe::detail::create_handle(&handle_) == CUDNN_STATUS_SUCCESS, "cuDNN gives no handle");
         if (fe::detail::set_stream(handle_, stream) != CUDNN_STATUS_SUCCESS) {
             fe::detail::destroy_handle(handle_);
@@ -170,6 +171,10 @@ public:
                 TensorView y) override {
         if (!trust_.attention || !small_enough(q) || !small_enough(k)) return false;
         const AttentionShape shape{q.size(0), k.size(0), q.size(1), k.size(1), q.size(2), scale};
+        if (attentions_.size() >= most_attentions && !attentions_.contains(shape)) {
+            check_cuda(cudaStreamSynchronize(stream_), "waiting for attention");
+            attentions_.clear();
+        }
         const Plan* plan = plan_of(attentions_, shape, attention_graph, [&] {
             return fmt::format("attention of {} over {}", to_string(q.shape()),
                                to_string(k.shape()));
@@ -208,9 +213,8 @@ public:
     }
 
 private:
-    /// cuDNN's engines count elements in 31 bits.
     static bool small_enough(ConstTensorView x) {
-        return x.numel() > 0 && x.numel() <= std::numeric_limits<std::int32_t>::max();
+        return x.numel() > 0 && x.numel() <= most_elements;
     }
     static void* address(ConstTensorView x) { return const_cast<std::byte*>(x.raw()); }
 
@@ -222,7 +226,8 @@ private:
         if (found != plans.end()) return found->second ? &*found->second : nullptr;
         Plan plan{describe(shape), 0};
         const std::string problem = prepare(plan);
-        if (!problem.empty()) log_info("cudnn not used for=\"{}\" reason=\"{}\"", name(), problem);
+        if (!problem.empty())
+            log_warning("cudnn not used for=\"{}\" reason=\"{}\"", name(), problem);
         auto& kept = plans[shape];
         if (problem.empty()) kept = std::move(plan);
         return kept ? &*kept : nullptr;
@@ -245,8 +250,12 @@ private:
                  },
                  [&] { return graph.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE); },
                  [&] { return graph.get_workspace_size(plan.workspace); }}) {
-            const fe::error_t result = step();
-            if (result.is_bad()) return result.err_msg.empty() ? "unsupported" : result.err_msg;
+            try {
+                const fe::error_t result = step();
+                if (result.is_bad()) return result.err_msg.empty() ? "unsupported" : result.err_msg;
+            } catch (const std::runtime_error& missing) {  // a symbol that an older cuDNN lacks
+                return missing.what();
+            }
         }
         return "";
     }
@@ -259,6 +268,7 @@ private:
     }
 
     Memory& memory_;
+    cudaStream_t stream_;
     CudnnTrust trust_;
     cudnnHandle_t handle_ = nullptr;
     std::map<AttentionShape, std::optional<Plan>> attentions_;

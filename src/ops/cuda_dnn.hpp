@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -16,6 +18,9 @@ public:
     Cudnn(const Cudnn&) = delete;
     Cudnn& operator=(const Cudnn&) = delete;
     virtual ~Cudnn() = default;
+
+    /// Its engines count an array's elements in 31 bits; what is larger is refused.
+    static constexpr Index most_elements = std::numeric_limits<std::int32_t>::max();
 
     /// y = softmax(scale·q kᵀ) v, as Backend::attention without a mask. q, y: [Lq, H, K], k, v: [Lk, G, K]
     /// bf16. False, and y is as it was, when cuDNN has nothing for the shape.
