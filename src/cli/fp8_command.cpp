@@ -115,8 +115,12 @@ Fp8Question question_of(const Values& values) {
     if (!(asked.within > 0))
         throw_input_error("--within is {} (more than 0, as 0.02)", asked.within);
     asked.steps = words_of(text_of(values, "steps"));
-    asked.against = precision_of(text_of(values, "against"));
-    if (asked.against == Precision::fp8) throw_input_error("--against is \"fp8\" (bf16, fp32)");
+    const std::string against = text_of(values, "against");
+    if (against != "bf16" && against != "fp32")
+        throw_input_error("--against is \"{}\" (bf16, fp32)", against);
+    asked.against = precision_of(against);
+    for (const std::string& prompt : asked.prompts)
+        if (prompt.empty()) throw_input_error("--prompt is empty (a text to render)");
     return asked;
 }
 

@@ -1,4 +1,5 @@
 #include <cstdlib>
+#include <set>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -19,6 +20,7 @@
 #include "farm/probe.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/schema.hpp"
+#include "media/image.hpp"
 
 namespace gallop::cli {
 namespace {
@@ -29,8 +31,8 @@ using Json = nlohmann::json;
 constexpr const char* check_help =
     R"(gallop check MANIFEST [--set NAME=VALUE]... [--param NAME=VALUE]... [--json]
 
-Reads a manifest with its presets, rows and inputs, and lists every mistake as file:line:column. Renders
-nothing and opens no weights.
+Reads a manifest with its presets, rows and inputs (pictures and sounds are decoded), and lists every mistake
+as file:line:column. Renders nothing and opens no weights.
 
   --set NAME=VALUE     sets a value over the manifest's, e.g. --set steps.base=4 (every item) or
                        --set outputs.video.crf=20 (the run)
@@ -100,8 +102,17 @@ int check(const Arguments& arguments) {
         Manifest manifest =
             parse_manifest(read_text(path), path, manifest_options(values), problems);
         SoundLengths sounds;
+        std::set<std::string> pictures;
         expand(manifest, problems, manifest.notes, [&](const Expansion& one) {
             ResolvedItem resolved = one.resolved;
+            const std::string& image = resolved.item.image;
+            if (fs::is_regular_file(image) && pictures.insert(image).second) {
+                try {
+                    load_image(image);
+                } catch (const InputError& wrong) {
+                    problems.add(resolved.where, wrong.what());
+                }
+            }
             if (resolved.item.audio.empty() || sounds.measure(resolved, one.name, problems))
                 clips += static_cast<std::uint64_t>(manifest.seeds.samples);
         });
@@ -148,8 +159,9 @@ int calibrate(const Values& values) {
 
 /// Rates from a few of the manifest's own items, rendered now.
 Calibration probe(const Values& values, const Manifest& manifest, PlanOptions how) {
-    const auto count = values["probe"].as<std::size_t>();
-    if (count < 1 || count > 10'000) throw_input_error("--probe is {} (1 to 10000)", count);
+    const auto asked = values["probe"].as<std::int64_t>();
+    if (asked < 1 || asked > 10'000) throw_input_error("--probe is {} (1 to 10000)", asked);
+    const auto count = static_cast<std::size_t>(asked);
     const std::unique_ptr<Backend> backend = make_backend(values);
     how.calibration = find_calibration(backend->device() == Device::cpu ? "cpu" : "h100",
                                        name_of(manifest.model.precision), user_cache());
@@ -165,7 +177,7 @@ int plan(const Arguments& arguments) {
         "workers", po::value<std::size_t>())("device",
                                              po::value<std::string>()->default_value("h100"))(
         "calibration", po::value<std::string>())("calibrate-from", po::value<std::string>())(
-        "probe", po::value<std::size_t>())("json", "");
+        "probe", po::value<std::int64_t>())("json", "");
     add_backend_options(options);
     const Values values = parse("plan", arguments, options, {"MANIFEST"}, 1);
     if (values.contains("calibrate-from")) return calibrate(values);

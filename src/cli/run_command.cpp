@@ -82,6 +82,7 @@ struct HeldRun {
     std::optional<Manifest> manifest;
     fs::path directory;
     std::unique_ptr<RunLock> lock;
+    bool overridden = false;  ///< the manifest, by options
 };
 
 HeldRun hold_run(const Values& values) {
@@ -98,6 +99,7 @@ HeldRun hold_run(const Values& values) {
     held.directory =
         fs::absolute(values.contains("out") ? text_of(values, "out") : held.manifest->outputs.root);
     held.lock = std::make_unique<RunLock>(held.directory);
+    held.overridden = !over.set.empty() || !over.params.empty();
     return held;
 }
 
@@ -110,6 +112,7 @@ void prepare(const HeldRun& run, const std::string& device, bool extend) {
         how.calibration = find_calibration(device == "cuda" ? "h100" : "cpu",
                                            name_of(run.manifest->model.precision), user_cache());
         how.extend = extend;
+        how.overridden = run.overridden;
         ensure_plan(*run.manifest, how);
     } else {
         refuse_changed_model(read_run_config(run.directory), user_cache());

@@ -88,15 +88,29 @@ std::string InputDigests::digest(const std::string& path) {
     return last_digest_;
 }
 
+std::int64_t SoundLengths::samples_of(const std::string& path, double seconds) {
+    try {
+        return load_audio(path, seconds).numel();
+    } catch (const InputError&) {
+        unreadable_.insert(path);
+        throw;
+    }
+}
+
 bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Problems& problems) {
     Item& item = resolved.item;
     const int wanted = item.audio_latents;
     const double seconds =
         resolved.frames > 0 ? wanted * 2048.0 / driving_sample_rate : resolved.seconds;
     try {
-        const auto [found, fresh] =
-            samples_.try_emplace(fnv1a_64(fmt::format("{}\n{}", item.audio, seconds)), 0);
-        if (fresh) found->second = load_audio(item.audio, seconds).numel();
+        const std::uint64_t key = fnv1a_64(fmt::format("{}\n{}", item.audio, seconds));
+        auto found = samples_.find(key);
+        if (found == samples_.end()) {
+            // A missing file is the manifest's mistake, and an unreadable one is said once.
+            if (unreadable_.contains(item.audio) || !std::filesystem::is_regular_file(item.audio))
+                return false;
+            found = samples_.emplace(key, samples_of(item.audio, seconds)).first;
+        }
         const std::int64_t samples = found->second;
         const Length length = length_of_sound(samples);
         if (length.audio_latents == 0)

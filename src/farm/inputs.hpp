@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "farm/id_set.hpp"
 #include "farm/problems.hpp"
@@ -40,7 +41,10 @@ public:
     bool measure(ResolvedItem& resolved, const std::string& name, Problems& problems);
 
 private:
+    std::int64_t samples_of(const std::string& path, double seconds);
+
     std::unordered_map<std::uint64_t, std::int64_t> samples_;  ///< by path and seconds
+    std::unordered_set<std::string> unreadable_;
 };
 
 }  // namespace gallop

@@ -301,7 +301,16 @@ RunConfig ensure_plan(const Manifest& manifest, const PlanOptions& options) {
     if (config.name != manifest.name)
         throw_input_error("{}: holds the run {}, not {}; choose another --out",
                           options.directory.string(), config.name, manifest.name);
-    if (!config.manifest_digest.empty() && config.manifest_digest != manifest.digest)
+    const bool changed =
+        !config.manifest_digest.empty() && config.manifest_digest != manifest.digest;
+    if (changed && options.overridden)
+        throw_input_error(
+            "{}: the plan in {} was made of another state of the manifest, or with other --set, "
+            "--param and "
+            "--precision, and stays as it is; leave them out to go on with it, or choose another "
+            "--out",
+            manifest.path.string(), options.directory.string());
+    if (changed)
         log_warning(
             "{}: changed since {} was planned, or asked for with other --set and --param; the plan "
             "stays as it is (--extend adds new items, another --out begins anew)",

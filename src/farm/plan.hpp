@@ -18,6 +18,7 @@ struct PlanOptions {
     std::filesystem::path digest_cache;  ///< folder of what is known of files' digests; or empty
     Calibration calibration;             ///< predictions are made with it
     bool extend = false;                 ///< `directory` holds a plan, to which items are added
+    bool overridden = false;  ///< options change the manifest: a plan made otherwise is refused
 };
 
 /// A plan, its totals and what they are made of. Its items are on the disk only.

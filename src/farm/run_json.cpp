@@ -85,9 +85,13 @@ RunConfig run_config_of(const Json& json) {
 
 RunConfig read_run_config(const std::filesystem::path& run) {
     const std::filesystem::path path = run / "run.json";
-    const Json json = Json::parse(read_text(path), nullptr, false);
     try {
-        return run_config_of(json);
+        return run_config_of(Json::parse(read_text(path)));
+    } catch (const Json::parse_error& wrong) {
+        throw_input_error(
+            "{}: byte {} is where it stops being JSON: a damaged file; take the "
+            "manifest again, into a new folder",
+            path.string(), wrong.byte);
     } catch (const Json::exception& wrong) {
         throw_input_error("{}: not a run of this program ({})", path.string(), wrong.what());
     } catch (const InputError& wrong) {

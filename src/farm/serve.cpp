@@ -96,6 +96,11 @@ void settle(Link& link) {
     while (!link.quiet() && seconds_now() < last) waiter.wait(false, nullptr);
 }
 
+const char* word_for(coordinator::Outcome outcome) {
+    static constexpr const char* words[] = {"complete", "quarantined", "stopped"};
+    return words[static_cast<int>(outcome)];
+}
+
 class Server {
 public:
     Server(const fs::path& directory, const RunLock& lock, ServeOptions options, Link& link,
@@ -119,7 +124,7 @@ public:
         for (const char* sign : {"COMPLETE", "ATTEMPT_END"}) fs::remove(directory_ / sign, ignored);
         begin();
         while (!driver_.finished()) turn();
-        log_info("ending outcome={}{}", static_cast<int>(driver_.outcome()),
+        log_info("ending outcome={}{}", word_for(driver_.outcome()),
                  driver_.why().empty() ? "" : fmt::format(" why=\"{}\"", driver_.why()));
         see_them_off();
         return finish();
@@ -233,8 +238,7 @@ private:
         RunHistory history(directory_);
         history.update();
         write_index(history);
-        static constexpr const char* words[] = {"complete", "quarantined", "stopped"};
-        const std::string word = words[static_cast<int>(outcome)];
+        const std::string word = word_for(outcome);
         const bool stopped = outcome == coordinator::Outcome::stopped;
         if (!stopped) write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
         write_atomically(directory_ / "ATTEMPT_END", word + "\n");

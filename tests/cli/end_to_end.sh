@@ -126,9 +126,18 @@ python3 -c 'import json; r=json.load(open("out")); assert not r["ok"] and len(r[
 expect 2 "$gallop" run --threads 2 bad.yaml --out bad
 [ ! -e bad ] || fail "a bad manifest made a run directory"
 expect 2 "$gallop" run --threads 2 smoke.yaml --out one
+printf 'version: 1\nname: mute\nmodel: {path: model}\nsweep: {steps.base: [1, 2]}\nitems:\n  - {prompt: p, audio: no.wav}\n  - {prompt: p, audio: broken.wav}\n' >mute.yaml
+echo text >broken.wav
+expect 2 "$gallop" check mute.yaml
+[ "$(grep -c 'no\.wav' log)" = 1 ] || fail "a missing sound is one mistake: $(cat log)"
+[ "$(grep -c 'broken\.wav' log)" = 1 ] || fail "a sound that is none is one mistake: $(cat log)"
+expect 2 "$gallop" run --threads 2 smoke.yaml --out exact --set outputs.video.crf=30
+grep -q 'leave them out' log || fail "an option over a frozen plan: $(cat log)"
 expect 2 "$gallop" run --threads 2 smoke.yaml --backend gpu --out never
 echo text >broken.jpg
 printf 'version: 1\nname: part\nmodel: {path: model}\ndefaults: {resolution: 64x64, frames: 1, steps: {base: 1}}\nitems:\n  - {prompt: p, image: broken.jpg}\n  - {prompt: q}\n' >part.yaml
+expect 2 "$gallop" check part.yaml
+grep -q '^part.yaml:6:5: .*broken.jpg' log || fail "no line for the picture: $(cat log)"
 expect 3 "$gallop" run --threads 2 part.yaml --out part
 [ "$(find part/clips -name '*.mp4' | wc -l)" -eq 1 ] || fail "the good item was not rendered"
 grep -q '"event":"quarantined"' part/journal.jsonl || fail "the bad item is not in the journal"

@@ -249,6 +249,16 @@ TEST_F(PlanTest, StaysFrozenAndSaysThatTheManifestHasChanged) {
     EXPECT_EQ(said_by(two, true), "");
     EXPECT_EQ(read().size(), 2U);
     EXPECT_EQ(said_by(two, false), "");
+    // Who gives --set means it.
+    how.extend = false;
+    how.overridden = true;
+    EXPECT_NO_THROW(ensure_plan(manifest(two), how));
+    try {
+        ensure_plan(manifest(one), how);
+        FAIL() << "an option that changes nothing";
+    } catch (const InputError& refused) {
+        EXPECT_THAT(refused.what(), HasSubstr("leave them out"));
+    }
 }
 
 TEST_F(PlanTest, RefusesAChangedModelOrNumerics) {
