@@ -50,6 +50,7 @@ Json checkpoint_json(const fs::path& path) {
             {"parameters", parameters},
             {"bytes", bytes},
             {"files", std::move(files)},
+            {"absent_shards", checkpoint.absent_shards()},
             {"metadata", checkpoint.metadata()}};
 }
 
@@ -151,6 +152,7 @@ Json model_json(const fs::path& path) {
         parameters += one["parameters"].get<Index>();
         one["tensors"] = one["tensors"].size();
         one.erase("files");
+        one.erase("absent_shards");
         one.erase("metadata");
         parts.push_back(std::move(one));
     }
@@ -191,6 +193,8 @@ void print_text(const Json& facts) {
                    grouped(facts["parameters"].get<std::uint64_t>()),
                    grouped(facts["bytes"].get<std::uint64_t>()), facts["files"].size(),
                    facts["files"].size() == 1 ? "" : "s");
+        for (const Json& shard : facts["absent_shards"])
+            fmt::print("{} is not there\n", shard.get<std::string>());
     } else if (kind == "model") {
         for (const Json& part : facts["parts"])
             fmt::print("{}: {} tensors, {} parameters, {} bytes\n", part["path"].get<std::string>(),

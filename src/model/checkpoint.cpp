@@ -54,6 +54,7 @@ struct Checkpoint::Data {
     std::map<std::string, StoredTensor, std::less<>>
         scales;  // by the name of the tensor they scale
     std::map<std::string, std::string> metadata;
+    std::map<std::string, std::string, std::less<>> absent;  // tensor → shard that is not there
 
     void add_safetensors(const std::filesystem::path& file);
     void add_sharded(const std::filesystem::path& index);
@@ -62,6 +63,8 @@ struct Checkpoint::Data {
 
     const StoredTensor* find(std::string_view name) const;
     const StoredTensor& at(std::string_view name) const;
+    // Behind a tensor that is not there: the shard in which it should be, where the index knows.
+    std::string whereabouts(std::string_view name) const;
     TensorStream stream(ByteSource& source, const StoredTensor& tensor) const;
 };
 
@@ -80,23 +83,29 @@ void Checkpoint::Data::add_sharded(const std::filesystem::path& index) {
     const auto shard_of = parse_safetensors_index(read_text(index, max_index), index.string());
     std::map<std::string, std::size_t> shards;
     for (const auto& [tensor, shard] : shard_of) shards.emplace(shard, 0);
-    std::string absent;
+    std::vector<std::string> missing;
     for (auto& [shard, number] : shards) {
         number = files.size();
         const std::filesystem::path file = packed_or_plain(index.parent_path() / shard);
         if (there(file))
             add_safetensors(file);
         else
-            absent += fmt::format("\n  {}", shard);
+            missing.push_back(shard);
     }
-    if (!absent.empty())
-        throw_input_error("{}: shards that are not there:{}", index.string(), absent);
+    // A network may need a few of the shards only: of the text encoder's nine the first four.
+    if (files.empty())
+        throw_input_error("{}: none of its shards is there:\n  {}", index.string(),
+                          fmt::join(missing, "\n  "));
+    for (const auto& [tensor, shard] : shard_of)
+        if (std::find(missing.begin(), missing.end(), shard) != missing.end())
+            absent.emplace(tensor, shard);
     metadata.clear();
 
     std::map<std::string_view, std::size_t> held;
     for (const StoredTensor& tensor : tensors) held.emplace(tensor.name, tensor.file);
     std::string misplaced;
     for (const auto& [tensor, shard] : shard_of) {
+        if (absent.contains(tensor)) continue;
         const auto found = held.find(tensor);
         if (found == held.end() || found->second != shards.at(shard))
             misplaced += fmt::format("\n  {} in {}", tensor, shard);
@@ -144,6 +153,13 @@ void Checkpoint::Data::sort() {
                scales.contains(std::string_view(tensor.name)
                                    .substr(0, tensor.name.size() - fp8_scale_suffix.size()));
     });
+    // Without its scale a tensor would be read as something else.
+    std::erase_if(tensors, [&](const StoredTensor& tensor) {
+        const auto scale = absent.find(tensor.name + std::string(fp8_scale_suffix));
+        if (tensor.type != StoredType::f8_e4m3 || scale == absent.end()) return false;
+        absent.emplace(tensor.name, scale->second);
+        return true;
+    });
 }
 
 const StoredTensor* Checkpoint::Data::find(std::string_view name) const {
@@ -153,9 +169,15 @@ const StoredTensor* Checkpoint::Data::find(std::string_view name) const {
     return found != tensors.end() && found->name == name ? &*found : nullptr;
 }
 
+std::string Checkpoint::Data::whereabouts(std::string_view name) const {
+    const auto found = absent.find(name);
+    return found == absent.end() ? "" : fmt::format(" ({} is not there)", found->second);
+}
+
 const StoredTensor& Checkpoint::Data::at(std::string_view name) const {
     const StoredTensor* found = find(name);
-    if (found == nullptr) throw_input_error("{}: no tensor '{}'", path.string(), name);
+    if (found == nullptr)
+        throw_input_error("{}: no tensor '{}'{}", path.string(), name, whereabouts(name));
     return *found;
 }
 
@@ -203,6 +225,11 @@ const std::vector<StoredTensor>& Checkpoint::tensors() const { return data_->ten
 const StoredTensor* Checkpoint::find(std::string_view name) const { return data_->find(name); }
 const std::vector<std::filesystem::path>& Checkpoint::files() const { return data_->files; }
 const std::map<std::string, std::string>& Checkpoint::metadata() const { return data_->metadata; }
+std::set<std::string> Checkpoint::absent_shards() const {
+    std::set<std::string> shards;
+    for (const auto& [tensor, shard] : data_->absent) shards.insert(shard);
+    return shards;
+}
 
 namespace {
 
@@ -229,9 +256,11 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
         CHECK(wanted.emplace(spec.name, &spec).second, "the table names '{}' twice", spec.name);
         const StoredTensor* stored = find(options.prefix + spec.name);
         if (stored == nullptr) {
-            if (!spec.optional)
-                problems.push_back(
-                    fmt::format("missing   {} {}", spec.name, to_string(stored_shape(spec))));
+            // What may be left out was not left out when an index names it.
+            if (!spec.optional || data_->absent.contains(options.prefix + spec.name))
+                problems.push_back(fmt::format("missing   {} {}{}", spec.name,
+                                               to_string(stored_shape(spec)),
+                                               data_->whereabouts(options.prefix + spec.name)));
         } else if (!fits(spec, stored->shape)) {
             problems.push_back(fmt::format("misshapen {} {} ({}{} wanted)", spec.name,
                                            to_string(stored->shape), to_string(stored_shape(spec)),

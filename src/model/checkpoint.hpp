@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -104,7 +105,7 @@ struct LoadOptions {
 /// A set of weight files, opened: headers read and validated, no tensor read yet.
 ///
 /// Understands: a folder with `model.safetensors.index.json` (sharded; `SHARD.zst` wins over
-/// `SHARD`) or `model.safetensors[.zst]`; a single `.safetensors[.zst]`; a torch zip `.pth`, `.pt`,
+/// `SHARD`; shards that no tensor is read from may be missing) or `model.safetensors[.zst]`; a single `.safetensors[.zst]`; a torch zip `.pth`, `.pt`,
 /// `.ckpt` (a flat map name → tensor, or such a map under `ema_state_dict`, `state_dict` or
 /// `model`, with a leading `module.` cut off). E4M3 tensors are multiplied by their
 /// `NAME.__fp8_scale` (one value, or one a row), which is not listed as a tensor of its own.
@@ -123,12 +124,14 @@ public:
     /// The tensor of that full name, or nullptr.
     const StoredTensor* find(std::string_view name) const;
     const std::vector<std::filesystem::path>& files() const;
+    /// Shards that the index names but the folder lacks; their tensors are not listed.
+    std::set<std::string> absent_shards() const;
     /// `__metadata__` of a single safetensors file.
     const std::map<std::string, std::string>& metadata() const;
 
     /// Reads the tensors of `specs`, converting while streaming: beside the result a few bounded
     /// staging buffers are alive (see load_weights). Throws InputError that lists every missing, surplus and
-    /// misshapen tensor at once.
+    /// misshapen tensor at once, a missing one with the shard that is not there.
     Weights load(std::span<const TensorSpec> specs, Backend& on,
                  const LoadOptions& options = {}) const;
     /// Reads one tensor as stored (E4M3 without its scale), on the host. Throws InputError when

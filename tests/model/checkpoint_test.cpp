@@ -99,6 +99,62 @@ TEST(Checkpoint, ReadsCompressedShardsBeforePlainOnes) {
     expect_same_content(checkpoint, Checkpoint::open(from));
 }
 
+// Two shards: "a" in the first, "b" in the second, and an index that also puts "c" and "d" in a third.
+void write_shards(const std::filesystem::path& folder) {
+    const Tensor one = Tensor::of<float>({1}, std::array{1.0F});
+    write_safetensors(folder / "1.safetensors", std::vector<NamedTensor>{{"a", one}});
+    write_safetensors(folder / "2.safetensors", std::vector<NamedTensor>{{"b", one}});
+    write_atomically(folder / "model.safetensors.index.json",
+                     R"({"weight_map":{"a":"1.safetensors","b":"2.safetensors",)"
+                     R"("c":"3.safetensors","d":"3.safetensors"}})");
+}
+
+TEST(Checkpoint, NeedsOnlyTheShardsThatHoldWhatIsLoaded) {
+    const TemporaryFolder folder;
+    write_shards(folder.path());
+    const auto on = make_cpu_backend(1);
+    const auto checkpoint = Checkpoint::open(folder.path());
+    EXPECT_THAT(names(checkpoint), ElementsAre("a", "b"));
+    EXPECT_THAT(checkpoint.absent_shards(), ElementsAre("3.safetensors"));
+    const std::vector<TensorSpec> both{{.name = "a", .shape = {1}}, {.name = "b", .shape = {1}}};
+    EXPECT_EQ(checkpoint.load(both, *on)["b"].span<float>()[0], 1.0F);
+}
+
+TEST(Checkpoint, NamesTheShardOfEveryTensorThatIsMissing) {
+    const TemporaryFolder folder;
+    write_shards(folder.path());
+    std::filesystem::remove(folder / "2.safetensors");
+    const auto on = make_cpu_backend(1);
+    const auto checkpoint = Checkpoint::open(folder.path());
+    const std::vector<TensorSpec> specs{{.name = "a", .shape = {2}},
+                                        {.name = "b", .shape = {1}},
+                                        {.name = "c", .shape = {3}},
+                                        {.name = "d", .shape = {4}, .optional = true},
+                                        {.name = "e", .shape = {5}}};
+    EXPECT_THAT(
+        [&] { (void)checkpoint.load(specs, *on); },
+        ThrowsMessage<InputError>(AllOf(HasSubstr("misshapen a [1] ([2] wanted)"),
+                                        HasSubstr("missing   b [1] (2.safetensors is not there)\n"),
+                                        HasSubstr("missing   c [3] (3.safetensors is not there)\n"),
+                                        HasSubstr("missing   d [4] (3.safetensors is not there)\n"),
+                                        testing::EndsWith("missing   e [5]"))));
+    EXPECT_THAT([&] { (void)checkpoint.read("c"); },
+                ThrowsMessage<InputError>(HasSubstr("no tensor 'c' (3.safetensors is not there)")));
+}
+
+TEST(Checkpoint, ReadsNoE4M3WhoseScaleIsInAShardThatIsNotThere) {
+    const TemporaryFolder folder;
+    const Tensor w = Tensor::zeros({2, 2}, DType::f8_e4m3);
+    write_safetensors(folder / "1.safetensors", std::vector<NamedTensor>{{"w", w}});
+    write_atomically(folder / "model.safetensors.index.json",
+                     R"({"weight_map":{"w":"1.safetensors","w.__fp8_scale":"2.safetensors"}})");
+    const auto on = make_cpu_backend(1);
+    const std::vector<TensorSpec> specs{{.name = "w", .shape = {2, 2}}};
+    EXPECT_THAT(
+        [&] { (void)Checkpoint::open(folder.path()).load(specs, *on); },
+        ThrowsMessage<InputError>(HasSubstr("missing   w [2, 2] (2.safetensors is not there)")));
+}
+
 TEST(Checkpoint, ReadsASingleFileInAFolderOrByItsName) {
     const TemporaryFolder folder;
     write_two(folder / "model.safetensors");

@@ -160,6 +160,29 @@ TEST(TextEncoderConfig, ReadsTheEncodersHalf) {
     EXPECT_EQ(config.sliding, (std::vector<bool>{true, false, true, false}));
 }
 
+TEST(TextEncoder, NeedsNoShardOfTheDecoder) {
+    const test::TemporaryFolder folder;
+    const Checkpoint whole = Checkpoint::open(checkpoint);
+    std::vector<Tensor> tensors;
+    std::vector<NamedTensor> encoder;
+    std::string map;
+    tensors.reserve(whole.tensors().size());
+    for (const StoredTensor& stored : whole.tensors()) {
+        const bool wanted = stored.name.starts_with("model.encoder.");
+        map += fmt::format("{}\"{}\":\"{}.safetensors\"", map.empty() ? "" : ",", stored.name,
+                           wanted ? "1" : "2");
+        if (wanted) encoder.push_back({stored.name, tensors.emplace_back(whole.read(stored.name))});
+    }
+    ASSERT_LT(encoder.size(), whole.tensors().size());
+    write_safetensors(folder / "1.safetensors", encoder);
+    write_atomically(folder / "model.safetensors.index.json", "{\"weight_map\":{" + map + "}}");
+    std::filesystem::copy(checkpoint / "config.json", folder / "config.json");
+    const auto on = make_cpu_backend();
+    const Case one = read_case("fp32-5");
+    const Tensor got = TextEncoder(folder.path(), {.compute = DType::f32}, *on).encode(one.ids);
+    EXPECT_LE(test::relative_error(got.span<float>(), one.embedding.span<float>()), 1e-5);
+}
+
 TEST(TextEncoderConfig, ReadsAFlatFileAndTransformers5Names) {
     const test::TemporaryFolder folder;
     write_atomically(folder / "config.json", R"({"hidden_size": 8, "num_attention_heads": 2,
