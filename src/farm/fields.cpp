@@ -102,6 +102,7 @@ std::optional<std::string> read_prompt_file(const std::string& name, const Where
                                             Problems& problems) {
     try {
         std::string content = read_text(folder / name, 1U << 16);
+        while (content.ends_with('\n') || content.ends_with('\r')) content.pop_back();
         if (is_utf8(content) && content.find('\0') == std::string::npos) return content;
         problems.add(where, fmt::format("negative_prompt_file: {} is not UTF-8 text", name));
     } catch (const Error& failed) {

@@ -243,6 +243,10 @@ TEST_F(ManifestTest, ReadsANegativePromptFromAFile) {
     EXPECT_EQ(
         only("items: [{prompt: p, passes: 2, negative_prompt_file: faults.txt}]").negative_prompt,
         "blurry");
+    write("lines.txt", "blurry\r\n\r\nshaky\r\n\r\n\n");
+    EXPECT_EQ(
+        only("items: [{prompt: p, passes: 2, negative_prompt_file: lines.txt}]").negative_prompt,
+        "blurry\r\n\r\nshaky");
     EXPECT_THAT(mistakes(with_items("items: [{prompt: p, negative_prompt_file: none.txt}]")),
                 ElementsAre(HasSubstr("4:43: negative_prompt_file: ROOT/none.txt: cannot open")));
     EXPECT_THAT(mistakes(with_items(
