@@ -45,6 +45,10 @@ double turbo_call(const TurboVaeConfig& config, double t, double h, double w, bo
             w *= 2;
         }
         flop += conv_flop(spec, t * h * w);
+        if (spec.name == "decoder.upsampler2d_1.conv.weight") {  // its channels become pixels
+            h *= 2;
+            w *= 2;
+        }
     }
     return flop;
 }
@@ -86,12 +90,13 @@ double wan_encode(const WanVaeConfig& config, Size size) {
     return flop;
 }
 
-/// One half of the sound VAE for so many latents. Source: OobleckEncoder and OobleckDecoder.
-double oobleck(const OobleckConfig& config, double latents) {
+/// One half of the sound VAE for so many latents; the convolution at its latents has so many taps. Source:
+/// OobleckEncoder and OobleckDecoder.
+double oobleck(const OobleckConfig& config, double taps, double latents) {
     double flop = 0;
     double samples = latents;
     double width = static_cast<double>(config.channels * config.c_mults.back());
-    flop += 2 * 7 * static_cast<double>(config.latent_dim) * width * samples;
+    flop += 2 * taps * static_cast<double>(config.latent_dim) * width * samples;
     for (std::size_t i = config.strides.size(); i-- > 0;) {
         const double narrower =
             static_cast<double>(config.channels * (i == 0 ? 1 : config.c_mults[i - 1]));
@@ -292,8 +297,8 @@ ClipWork WorkModel::of(const Item& item, int gpus) const {
         if (!item.sr.empty()) put(Stage::image, s.encode(item.size));
     }
     const AudioVaeConfig& sound = s.bundle.architecture.audio;
-    if (!item.audio.empty()) put(Stage::audio, oobleck(sound.encoder, item.audio_latents));
-    put(Stage::decode_audio, oobleck(sound.decoder, item.audio_latents));
+    if (!item.audio.empty()) put(Stage::audio, oobleck(sound.encoder, 3, item.audio_latents));
+    put(Stage::decode_audio, oobleck(sound.decoder, 7, item.audio_latents));
     put(Stage::decode, s.decode(item.decoder, item.size, latent_frames));
     put(Stage::write, static_cast<double>(item.size.width) * item.size.height * item.frames);
     return work;
