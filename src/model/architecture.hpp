@@ -18,8 +18,8 @@ struct DitVariant {
     TransformerConfig network;
     DType linears = DType::f32;  ///< as its folder stores the block linears: f32 or bf16
     bool super_resolution = false;
-    int steps = 8;   ///< unless a request says otherwise
-    int passes = 1;  ///< 2: with guidance
+    int steps = 8;   ///< of the trials that judge it (fp8, bench); a render has its request's
+    int passes = 1;  ///< of the same; 2: with guidance
 };
 
 /// The sizes of all networks of a model folder. The initial values are the published 15B, but for
