@@ -26,7 +26,8 @@ text. What the case's metadata says (coordinates, local layers, steps, passes) w
 
   --case FILE             the case: inputs, and the expected outputs when comparing
   --weights PATH          the component's checkpoint, a file or a folder (the samplers need none)
-  --arch FILE             its architecture (default: the file beside the weights)
+  --arch FILE             its architecture (default: the file beside the weights; for dit and pipeline
+                          arch.json or gallop.yaml in their folder or above it, else the published sizes)
   --out FILE              writes the outputs as safetensors under the case's names
   --compare               prints each output's largest error over the largest expected magnitude, and
                           the relative L2 error

@@ -104,7 +104,7 @@ Bundle open_bundle(const std::filesystem::path& folder,
 
     Architecture& a = bundle.architecture;
     read_beside(file_in(folder / bundle_names::turbo, bundle_names::turbo_config, {".json"}),
-                read_turbo_vae, a.turbo);
+                read_turbo_vae_json, a.turbo);
     read_beside(folder / bundle_names::audio / bundle_names::audio_config, read_audio_vae, a.audio);
     if (const auto text = folder / bundle_names::text / bundle_names::text_config; there(text))
         a.text = read_text_encoder_config(text);

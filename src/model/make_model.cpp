@@ -178,6 +178,19 @@ void write_json(const std::filesystem::path& path, const Json& content) {
     write_atomically(path, content.dump(1) + "\n");
 }
 
+// The section with every key whose absence means something else in the network's own file.
+Json turbo_json(Json section, const TurboVaeConfig& c) {
+    const Json all{{"decoder_block_out_channels", c.channels},
+                   {"decoder_layers_per_block", c.layers},
+                   {"decoder_spatio_temporal_scaling", c.scaling},
+                   {"decoder_spatio_only", c.spatial_only},
+                   {"use_unpatchify", c.unpatchify},
+                   {"first_chunk_size", c.first_chunk},
+                   {"step_size", c.step}};
+    section.insert(all.begin(), all.end());  // what is there stays
+    return section;
+}
+
 std::string tokenizer_of(const Node& root, const std::filesystem::path& architecture_file) {
     const Node* named = root.find("tokenizer");
     if (named == nullptr || named->kind != Node::Kind::scalar)
@@ -218,7 +231,8 @@ void make_model(const std::filesystem::path& architecture_file, const std::files
     const auto turbo = out / bundle_names::turbo;
     write_torch(turbo / bundle_names::turbo_weights, specs(architecture.turbo), seed,
                 "ema_state_dict", "module.");
-    write_json(turbo / bundle_names::turbo_config, section("turbo"));
+    write_json(turbo / bundle_names::turbo_config,
+               turbo_json(section("turbo"), architecture.turbo));
 
     const auto audio = out / bundle_names::audio;
     write_file(audio / "model.safetensors",

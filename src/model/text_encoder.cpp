@@ -154,8 +154,12 @@ std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DTyp
 
 TextEncoder::TextEncoder(const std::filesystem::path& folder, const TextEncoderOptions& options,
                          Backend& on)
-    : config_(read_text_encoder_config(folder / "config.json")), options_(options), on_(&on) {
-    const Checkpoint checkpoint = Checkpoint::open(folder);
+    : TextEncoder(read_text_encoder_config(folder / "config.json"), folder, options, on) {}
+
+TextEncoder::TextEncoder(TextEncoderConfig config, const std::filesystem::path& weights,
+                         const TextEncoderOptions& options, Backend& on)
+    : config_(std::move(config)), options_(options), on_(&on) {
+    const Checkpoint checkpoint = Checkpoint::open(weights);
     weights_ = checkpoint.load(text_encoder_specs(config_, options.compute, options.fp8), on,
                                {.prefix = prefix_in(checkpoint)});
 }

@@ -65,6 +65,9 @@ public:
     /// looked at. Throws InputError.
     TextEncoder(const std::filesystem::path& folder, const TextEncoderOptions& options,
                 Backend& on);
+    /// The same with a configuration of its own; `weights`: a folder or a file.
+    TextEncoder(TextEncoderConfig config, const std::filesystem::path& weights,
+                const TextEncoderOptions& options, Backend& on);
     /// `weights`: those of `text_encoder_specs`, on `on`, which must outlive the encoder.
     TextEncoder(TextEncoderConfig config, Weights weights, const TextEncoderOptions& options,
                 Backend& on);

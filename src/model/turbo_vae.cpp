@@ -198,8 +198,10 @@ private:
 
 }  // namespace
 
-TurboVaeConfig read_turbo_vae(Reader& in) {
-    TurboVaeConfig c;
+namespace {
+
+/// Absent keys keep the values of `c`; without a list of its own no up-block enlarges in space only.
+TurboVaeConfig read_keys(Reader& in, TurboVaeConfig c) {
     in.ignore_unknown();
     constexpr Range<std::int64_t> width{1, 65536};
     c.latent_channels = in.get("latent_channels", c.latent_channels, width);
@@ -210,8 +212,9 @@ TurboVaeConfig read_turbo_vae(Reader& in) {
     c.channels = in.get_list("decoder_block_out_channels", c.channels, width);
     c.layers = in.get_list("decoder_layers_per_block", c.layers, Range<std::int64_t>{0, 1000});
     c.scaling = in.get_list("decoder_spatio_temporal_scaling", c.scaling);
-    c.spatial_only = in.get_list("decoder_spatio_only", c.spatial_only);
     const std::size_t blocks = c.channels.size();
+    if (c.spatial_only.empty()) c.spatial_only.resize(blocks);
+    c.spatial_only = in.get_list("decoder_spatio_only", c.spatial_only);
     if (blocks == 0) in.problem("decoder_block_out_channels", "no up-blocks (1 or more)");
     const auto check_length = [&](const char* key, std::size_t have, std::size_t want) {
         if (have != want)
@@ -241,6 +244,21 @@ TurboVaeConfig read_turbo_vae(Reader& in) {
     return c;
 }
 
+}  // namespace
+
+TurboVaeConfig read_turbo_vae(Reader& in) { return read_keys(in, {}); }
+
+TurboVaeConfig read_turbo_vae_json(Reader& in) {
+    // Source: the parameters of the class's constructor.
+    return read_keys(in, {.channels = {128, 256, 512, 512},
+                          .layers = {4, 3, 3, 3, 4},
+                          .scaling = {true, true, true, false},
+                          .spatial_only = {},
+                          .unpatchify = false,
+                          .first_chunk = 3,
+                          .step = 5});
+}
+
 std::vector<TensorSpec> specs(const TurboVaeConfig& config, DType dtype) {
     std::vector<TensorSpec> table;
     const Index top = config.channels.back();
@@ -266,6 +284,28 @@ std::vector<TensorSpec> specs(const TurboVaeConfig& config, DType dtype) {
         add_conv(table, "decoder.conv_out.conv", {3, last / 4, 3, 3, 3}, dtype);
     }
     return table;
+}
+
+Weights load_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype,
+                       Backend& on) {
+    const std::string part = "decoder.";
+    const std::string module = "module.";
+    const auto any = [&](const std::string& start) {
+        return std::any_of(
+            file.tensors().begin(), file.tensors().end(),
+            [&](const StoredTensor& tensor) { return tensor.name.starts_with(start); });
+    };
+    std::vector<TensorSpec> table = specs(config, dtype);
+    for (const std::string& prefix : {std::string(), module})
+        if (any(prefix + part) || any(prefix + "encoder."))
+            return file.load(table, on, {.prefix = prefix, .strict = false});
+
+    for (TensorSpec& spec : table) spec.name.erase(0, part.size());
+    const std::string prefix = any(module + table.front().name) ? module : "";
+    Weights relative = file.load(table, on, {.prefix = prefix, .strict = false});
+    Weights made;
+    for (const TensorSpec& spec : table) made.put(part + spec.name, relative.take(spec.name));
+    return made;
 }
 
 TurboChunks turbo_chunks(const TurboVaeConfig& config, Index frames) {

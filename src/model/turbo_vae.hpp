@@ -25,11 +25,21 @@ struct TurboVaeConfig {
     Index step = 7;         ///< latent frames of each further chunk
 };
 
-/// Reads `turbo_vae.json`. Keys without a meaning for decoding are let pass.
+/// Reads an architecture file's section, whose keys are those of `turbo_vae.json`; absent ones have the
+/// published values. Keys without a meaning for decoding are let pass.
 TurboVaeConfig read_turbo_vae(Reader& in);
+/// Reads `turbo_vae.json` itself: absent keys have the values that the authors' class gives them, which
+/// are not those of the published network.
+TurboVaeConfig read_turbo_vae_json(Reader& in);
 
 /// Every tensor of the decoder, kernels in `dtype`.
 std::vector<TensorSpec> specs(const TurboVaeConfig& config, DType dtype = DType::f32);
+
+/// Loads the decoder's tensors from a checkpoint; what else it holds is let pass. Names may have
+/// `module.` in front, and lack `decoder.` where none in the file begins with a part's name. Throws
+/// InputError as Checkpoint::load.
+Weights load_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype,
+                       Backend& on);
 
 /// The small non-causal decoder for video latents.
 class TurboVae {

@@ -101,10 +101,10 @@ Networks::PictureDecoding Networks::picture_decoder(VideoDecoder decoder, const 
                                  [&] { return load_wan(WanPart::decoder); }));
     return decoding(resident(turbo_, "turbo decoder", need, [&] {
         const TurboVaeConfig& config = architecture().turbo;
-        return TurboVae(config,
-                        Checkpoint::open(bundle_.turbo_vae())
-                            .load(specs(config, memory_.dtype()), on_, {.strict = false}),
-                        memory_.dtype());
+        return TurboVae(
+            config,
+            load_turbo_vae(Checkpoint::open(bundle_.turbo_vae()), config, memory_.dtype(), on_),
+            memory_.dtype());
     }));
 }
 

@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "core/reader.hpp"
-#include "model/architecture.hpp"
+#include "model/bundle.hpp"
 #include "model/checkpoint.hpp"
 #include "model/text_features.hpp"
 #include "pipeline/denoise.hpp"
@@ -19,20 +19,35 @@ namespace {
 
 using Outputs = std::map<std::string, Tensor>;
 
-/// An architecture file's map: the whole file, or its section `section` when it has one.
-template <class Read>
-auto read_section(const std::filesystem::path& path, std::string_view section, const Read& read) {
+/// Of an architecture file the section `section`, which may be missing, or of a network's own file
+/// the whole.
+template <class Section, class Own>
+auto read_section(const std::filesystem::path& path, std::string_view section, const Section& read,
+                  const Own& read_own) {
     const Node node = read_yaml(path);
     Reader in(node);
     in.ignore_unknown();
-    const bool nested = in.has(section);
+    const bool nested = in.has(section) || in.has("variants");
     auto made = [&] {
-        if (!nested) return read(in);
+        if (!nested) return read_own(in);
         Reader child = in.child(section);
         return read(child);
     }();
     in.finish();
     return made;
+}
+template <class Read>
+auto read_section(const std::filesystem::path& path, std::string_view section, const Read& read) {
+    return read_section(path, section, read, read);
+}
+
+/// The folder of the weights: the one given, or that of the file given.
+std::filesystem::path folder_of(const ProbeRequest& request) {
+    std::error_code ignored;
+    const bool is_folder = std::filesystem::is_directory(request.weights, ignored);
+    const auto whole = std::filesystem::absolute(request.weights).lexically_normal();
+    // A folder may be written with a slash behind it.
+    return is_folder && whole.has_filename() ? whole : whole.parent_path();
 }
 
 /// The architecture file: the one given, or the first of `names` beside the weights.
@@ -40,9 +55,7 @@ std::filesystem::path arch_of(const ProbeRequest& request,
                               std::initializer_list<const char*> names) {
     if (!request.arch.empty()) return request.arch;
     std::error_code ignored;
-    const auto folder = std::filesystem::is_directory(request.weights, ignored)
-                            ? request.weights
-                            : request.weights.parent_path();
+    const auto folder = folder_of(request);
     for (const char* name : names)
         if (std::filesystem::exists(folder / name, ignored)) return folder / name;
     throw_input_error("{}: no architecture file beside it ({}); give one with --arch",
@@ -59,11 +72,42 @@ std::filesystem::path weights_of(const ProbeRequest& request,
     return request.weights;
 }
 
+/// The transformer of an architecture file; where the file has variants, the one of that name.
+TransformerConfig read_transformer(const std::filesystem::path& path, const std::string& variant) {
+    const Node node = read_yaml(path);
+    Reader in(node);
+    in.ignore_unknown();
+    const bool nested = in.has("dit") || in.has("variants");
+    Reader dit = in.child("dit");
+    TransformerConfig config = read_transformer_config(nested ? dit : in);
+    Reader variants = in.child("variants");
+    variants.ignore_unknown();
+    if (variants.has(variant)) {
+        Reader own = variants.child(variant);
+        own.ignore_unknown();
+        config = read_transformer_config(own, config);
+    }
+    in.finish();
+    return config;
+}
+
+/// The architecture given, or that in or above the folder of the weights, or the published one.
+TransformerConfig asked_transformer(const ProbeRequest& request) {
+    const auto folder = folder_of(request);
+    const std::string variant = folder.filename().string();
+    if (!request.arch.empty()) return read_transformer(request.arch, variant);
+    std::error_code ignored;
+    for (const auto& place : {folder, folder.parent_path()})
+        for (const char* name : {"arch.json", bundle_names::architecture})
+            if (std::filesystem::exists(place / name, ignored))
+                return read_transformer(place / name, variant);
+    const Architecture published = published_architecture();
+    const auto found = published.variants.find(variant);
+    return found == published.variants.end() ? TransformerConfig() : found->second.network;
+}
+
 TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCase& given) {
-    TransformerConfig config;
-    if (!request.arch.empty())
-        config = read_section(request.arch, "dit",
-                              [](Reader& in) { return read_transformer_config(in); });
+    TransformerConfig config = asked_transformer(request);
     config.coords_style = coords_style_of(
         given.text("coords_style", config.coords_style == CoordsStyle::v1 ? "v1" : "v2"));
     config.frame_receptive_field =
@@ -188,6 +232,22 @@ Outputs probe_sr(const ProbeCase& given, Transformer& model, const StageInputs& 
     return out;
 }
 
+/// The image of super-resolution: the tensor of that name, or the image of that size.
+std::string sr_image_of(const ProbeCase& given) {
+    if (given.has("sr_image_latent")) return "sr_image_latent";
+    const Shape& noise = given.shape("sr_noise");
+    if (noise.rank() != 4)
+        throw_input_error("{}: sr_noise of shape {} (channels, frames, rows, columns)",
+                          given.path().string(), to_string(noise));
+    const Shape wanted{noise[0], 1, noise[2], noise[3]};
+    for (const StoredTensor& tensor : given.tensors())
+        if (tensor.name.find("image") != std::string::npos && tensor.shape == wanted)
+            return tensor.name;
+    throw_input_error(
+        "{}: no image for super-resolution (sr_image_latent, or an image of shape {})",
+        given.path().string(), to_string(wanted));
+}
+
 Outputs probe_pipeline(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
     Transformer model = load_transformer(request, given, on);
     const bool sr = given.has("sr_noise");
@@ -195,10 +255,9 @@ Outputs probe_pipeline(const ProbeRequest& request, const ProbeCase& given, Back
     Tensor negative;
     if (given.has("negative_embedding")) negative = given.upload("negative_embedding", on);
     Tensor image;
-    if (given.integer("use_image", 0) != 0)
-        image = given.upload(
-            sr && given.has("sr_image_latent") ? "sr_image_latent" : "image_latent", on);
-    StageInputs inputs{text, negative, image, given.integer("is_a2v", 0) != 0};
+    if (given.flag("use_image", false))
+        image = given.upload(sr ? sr_image_of(given) : "image_latent", on);
+    StageInputs inputs{text, negative, image, given.flag("is_a2v", false)};
     if (sr) return probe_sr(given, model, inputs, on);
 
     const BaseSampling defaults;
@@ -260,14 +319,13 @@ Tensor joined_pictures(Backend& on, const Decode& decode) {
 
 Outputs probe_turbo(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
     const auto path = arch_of(request, {"turbo_vae.json", "TurboV3-Wan22-TinyShallow_7_7.json"});
-    const TurboVaeConfig config = read_section(path, "turbo", read_turbo_vae);
+    const TurboVaeConfig config = read_section(
+        path, "turbo", [](Reader& in) { return read_turbo_vae(in); }, read_turbo_vae_json);
     const DType dtype = compute_of(request);
     const auto weights =
         weights_of(request, {"checkpoint-340000.ckpt", "checkpoint.ckpt", "turbo_vae.safetensors"});
-    const TurboVae model(
-        config,
-        Checkpoint::open(weights).load(specs(config, dtype), on, {.prefix = "", .strict = false}),
-        dtype);
+    const TurboVae model(config, load_turbo_vae(Checkpoint::open(weights), config, dtype, on),
+                         dtype);
     const Tensor latent = given.upload("latent", on);
     Outputs out;
     out["video"] =
@@ -337,16 +395,19 @@ Outputs probe_audio_decode(const ProbeRequest& request, const ProbeCase& given, 
     return out;
 }
 
-/// The case's `ids`, or its metadata's `text` cut into tokens.
+/// The case's `ids` or `input_ids`, or its metadata's `text` cut into tokens.
 Outputs probe_text(const ProbeRequest& request, const ProbeCase& given, Backend& on) {
-    const TextEncoder model(request.weights,
+    TextEncoderConfig config =
+        read_section(arch_of(request, {"config.json"}), "text",
+                     [](Reader& in) { return read_text_encoder_config(in); });
+    const TextEncoder model(std::move(config), request.weights,
                             {.compute = compute_of(request),
-                             .soft_cap = given.integer("soft_cap", 0) != 0,
+                             .soft_cap = given.flag("soft_cap", false),
                              .fp8 = request.precision == Precision::fp8},
                             on);
     Tensor embedding;
-    if (given.has("ids")) {
-        const Tensor stored = given.read("ids");
+    if (given.has("ids") || given.has("input_ids")) {
+        const Tensor stored = given.read(given.has("ids") ? "ids" : "input_ids");
         std::vector<std::int32_t> ids;
         for (std::size_t i = 0; i < static_cast<std::size_t>(stored.numel()); ++i)
             ids.push_back(stored.dtype() == DType::i64
@@ -354,10 +415,10 @@ Outputs probe_text(const ProbeRequest& request, const ProbeCase& given, Backend&
                               : stored.span<std::int32_t>()[i]);
         embedding = model.encode(ids);
     } else {
-        const Tokens tokens = Tokenizer::open(request.weights).encode(given.text("text", ""));
+        const Tokens tokens = Tokenizer::open(folder_of(request)).encode(given.text("text", ""));
         embedding = model.encode(tokens.ids);
     }
-    if (given.integer("fp16_trip", 0) != 0) round_to_half(embedding);
+    if (given.flag("fp16_trip", false)) round_to_half(embedding);
     Outputs out;
     out["text_embedding"] = std::move(embedding);
     return out;

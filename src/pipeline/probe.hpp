@@ -14,9 +14,11 @@ namespace gallop {
 struct ProbeRequest {
     std::string component;          ///< one of probe_components()
     std::filesystem::path weights;  ///< file or folder; not needed for the samplers
-    std::filesystem::path arch;     ///< architecture file; empty: the one beside the weights
-    std::filesystem::path input;    ///< the case, a safetensors file
-    std::filesystem::path output;   ///< written when not empty
+    /// Architecture file; empty: the one beside the weights, for a transformer `arch.json` or
+    /// `gallop.yaml` in their folder or the one above it, else the published sizes.
+    std::filesystem::path arch;
+    std::filesystem::path input;   ///< the case, a safetensors file
+    std::filesystem::path output;  ///< written when not empty
     Precision precision = Precision::fp32;
     Fp8Choice fp8 = {};  ///< only for Precision::fp8
     bool compare = false;

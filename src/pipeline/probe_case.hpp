@@ -18,6 +18,8 @@ public:
         : path_(path), file_(Checkpoint::open(path)) {}
 
     bool has(std::string_view name) const { return file_.find(name) != nullptr; }
+    const std::filesystem::path& path() const { return path_; }
+    const std::vector<StoredTensor>& tensors() const { return file_.tensors(); }
     Tensor read(std::string_view name) const { return file_.read(name); }
     Tensor read_f32(std::string_view name) const { return file_.read_f32(name); }
     /// What the file says of a tensor. Throws InputError when it has none of that name.
@@ -36,6 +38,14 @@ public:
     }
     Index integer(const std::string& key, Index fallback) const {
         return says(key) ? parse<Index>(key, text(key, "")) : fallback;
+    }
+    /// true, True or 1; false, False or 0. Throws InputError for another word.
+    bool flag(const std::string& key, bool fallback) const {
+        if (!says(key)) return fallback;
+        const std::string word = text(key, "");
+        if (word == "true" || word == "True" || word == "1") return true;
+        if (word == "false" || word == "False" || word == "0") return false;
+        throw_input_error("{}: metadata {} is \"{}\" (true or false)", path_.string(), key, word);
     }
     double number(const std::string& key, double fallback) const {
         return says(key) ? parse<double>(key, text(key, "")) : fallback;

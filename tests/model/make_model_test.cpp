@@ -141,6 +141,37 @@ TEST_F(TinyModel, IsOpenedWithAnotherArchitectureFileWhenOneIsGiven) {
     EXPECT_EQ(bundle.architecture.turbo.channels.front(), 8);
 }
 
+// The network's own file would give these keys other values than the section does.
+TEST(MakeModel, WritesTheTurboKeysThatTheSectionLacks) {
+    const TemporaryFolder folder;
+    std::string text = read_text(tiny);
+    for (const char* line :
+         {"  use_unpatchify: true\n", "  first_chunk_size: 7\n", "  step_size: 7\n",
+          "  decoder_spatio_only: [false, true, false, false]\n"}) {
+        ASSERT_NE(text.find(line), std::string::npos) << line;
+        text.erase(text.find(line), std::string_view(line).size());
+    }
+    write_atomically(folder / "arch.yaml", text);
+    std::filesystem::copy(tiny.parent_path() / "tiny-tokenizer.model",
+                          folder / "tiny-tokenizer.model");
+    make_model(folder / "arch.yaml", folder / "model", 1);
+    const Bundle bundle = open_bundle(folder / "model");
+    const TurboVaeConfig& turbo = bundle.architecture.turbo;
+    EXPECT_TRUE(turbo.unpatchify);
+    EXPECT_EQ(turbo.first_chunk, 7);
+    EXPECT_EQ(turbo.spatial_only, (std::vector<bool>{false, true, false, false}));
+    const auto on = make_cpu_backend(1);
+    (void)Checkpoint::open(bundle.turbo_vae()).load(specs(turbo), *on);
+}
+
+TEST(Bundle, ReadsItsTurboFilesAbsentKeysAsTheAuthorsClass) {
+    const TemporaryFolder folder;
+    std::filesystem::create_directory(folder / "turbo_vae");
+    EXPECT_EQ(open_bundle(folder.path()).architecture.turbo.step, 7);
+    write_atomically(folder / "turbo_vae/mine.json", R"({"latent_channels": 48})");
+    EXPECT_EQ(open_bundle(folder.path()).architecture.turbo.step, 5);
+}
+
 TEST(Bundle, IsThePublishedOneWithoutAnArchitecture) {
     const TemporaryFolder folder;
     const Bundle bundle = open_bundle(folder.path());

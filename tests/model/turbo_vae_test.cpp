@@ -7,6 +7,7 @@
 
 #include "core/memory_use.hpp"
 #include "model/vae_case.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace gallop {
 namespace {
@@ -165,6 +166,50 @@ TEST(TurboVae, ReadsTheTorchFileToo) {
     EXPECT_EQ(floats(a.planes()), floats(b.planes()));
 }
 
+/// The golden decoder under other names: `rename` gives each its own.
+template <class Rename>
+Checkpoint renamed(const std::filesystem::path& path, const Rename& rename) {
+    const auto from = Checkpoint::open(golden / "turbo_vae.safetensors");
+    std::vector<Tensor> tensors;
+    std::vector<NamedTensor> named;
+    tensors.reserve(from.tensors().size());
+    for (const StoredTensor& stored : from.tensors())
+        named.push_back({rename(stored.name), tensors.emplace_back(from.read(stored.name))});
+    const Tensor surplus = Tensor::zeros({3});
+    named.push_back({"projection.weight", surplus});
+    write_safetensors(path, named);
+    return Checkpoint::open(path);
+}
+
+TEST(TurboVae, LoadsNamesWithModuleAndWithoutDecoder) {
+    const test::TemporaryFolder folder;
+    const auto on = make_cpu_backend();
+    const TurboVaeConfig config = tiny();
+    const auto file = Checkpoint::open(golden / "decode-short.safetensors");
+    const Tensor want = file.read_f32("video");
+    const std::size_t cut = std::string_view("decoder.").size();
+    for (const std::string prefix : {"decoder.", "module.decoder.", "module.", ""}) {
+        const Checkpoint weights = renamed(folder / "w.safetensors", [&](const std::string& name) {
+            return prefix + name.substr(cut);
+        });
+        const TurboVae vae(config, load_turbo_vae(weights, config, DType::f32, *on));
+        Pictures pictures(*on);
+        vae.decode(file.read_f32("latent"), *on, pictures.sink());
+        expect_near(pictures.planes().span<float>(), want.span<float>(), video_tolerance);
+    }
+}
+
+TEST(TurboVae, TakesNamesWithoutDecoderOnlyWhereNoPartIsNamed) {
+    const test::TemporaryFolder folder;
+    const auto on = make_cpu_backend();
+    const std::string_view decoder = "decoder.";
+    const Checkpoint weights = renamed(folder / "w.safetensors", [&](const std::string& name) {
+        return (name.ends_with("bias") ? "encoder." : "") + name.substr(decoder.size());
+    });
+    EXPECT_THAT([&] { (void)load_turbo_vae(weights, tiny(), DType::f32, *on); },
+                ThrowsMessage<InputError>(HasSubstr("missing   decoder.conv_in.conv.weight")));
+}
+
 TEST(TurboVae, HandsOutEachChunkAsItIsFinished) {
     const auto on = make_cpu_backend();
     Pictures pictures(*on);
@@ -228,6 +273,28 @@ TEST(TurboVae, FoldsChannelsColumnFirst) {
     EXPECT_THAT(floats(pixels), ElementsAre(0, 4, 8, 2, 6, 10,  //
                                             1, 5, 9, 3, 7, 11));
     EXPECT_EQ(floats(fold_pixels(pixels, *on)), channels);
+}
+
+TEST(TurboVae, GivesKeysThatItsOwnFileLacksTheValuesOfTheAuthorsClass) {
+    const Node node = parse_json(R"({"latent_channels": 48, "patch_size": 2})", "turbo.json");
+    const TurboVaeConfig own = configured(node, read_turbo_vae_json);
+    EXPECT_THAT(own.channels, ElementsAre(128, 256, 512, 512));
+    EXPECT_THAT(own.layers, ElementsAre(4, 3, 3, 3, 4));
+    EXPECT_THAT(own.scaling, ElementsAre(true, true, true, false));
+    EXPECT_THAT(own.spatial_only, ElementsAre(false, false, false, false));
+    EXPECT_FALSE(own.unpatchify);
+    EXPECT_EQ(own.first_chunk, 3);
+    EXPECT_EQ(own.step, 5);
+    const TurboVaeConfig section = configured(node, read_turbo_vae);
+    EXPECT_THAT(section.channels, ElementsAre(64, 128, 256, 512));
+    EXPECT_TRUE(section.unpatchify);
+    EXPECT_EQ(section.step, 7);
+    const Node two = parse_json(R"({"decoder_block_out_channels": [8, 8],
+        "decoder_layers_per_block": [1, 1, 1], "decoder_spatio_temporal_scaling": [true, false]})",
+                                "turbo.json");
+    EXPECT_THAT(configured(two, read_turbo_vae_json).spatial_only, ElementsAre(false, false));
+    EXPECT_THAT(configured(read_yaml(golden / "turbo_vae.json"), read_turbo_vae_json).layers,
+                ElementsAre(2, 2, 2, 3, 3));
 }
 
 TEST(TurboVae, NamesEveryMistakeOfItsConfiguration) {
