@@ -62,6 +62,11 @@ def shape_of(body):
     return shape
 
 
+def at_rest(heights, count=8):
+    """Indices of the pictures in which it rises and falls least: what moves is blurred."""
+    return np.argsort(abs(np.gradient(heights)), kind="stable")[:count]
+
+
 def impacts_of(heights, scale):
     """Times of landing, from the height of each picture: high in the air, then low and no longer falling."""
     found, peak = [], 0.0
@@ -121,11 +126,12 @@ def look(pictures, sound):
         weight = body[shown][..., None] ** 2
         colour = (pictures[shown] / 255.0 * weight).sum((0, 1, 2)) / weight.sum()
         seen.colour = int(np.square(clips.RGB - colour).sum(1).argmin())
-        seen.shape = shape_of(body[shown][-16:])  # at rest, where nothing is blurred
         grid = np.arange(size) + 0.5
         index = np.flatnonzero(shown)
         y = np.interp(np.arange(len(pictures)), index, (body[shown].sum(2) * grid).sum(1) / area[shown])
         x = np.interp(np.arange(len(pictures)), index, (body[shown].sum(1) * grid).sum(1) / area[shown])
+        late = index[-16:]
+        seen.shape = shape_of(body[late[at_rest(y[late])]])
         seen.impacts = impacts_of(np.percentile(y, 95) - y, scale)
         moved = (x[-5:].mean() - x[:5].mean()) / scale
         seen.direction = 0 if moved < -8 else 2 if moved > 8 else 1
