@@ -106,7 +106,8 @@ int check(const Arguments& arguments) {
         expand(manifest, problems, manifest.notes, [&](const Expansion& one) {
             ResolvedItem resolved = one.resolved;
             const std::string& image = resolved.item.image;
-            if (fs::is_regular_file(image) && pictures.insert(image).second) {
+            std::error_code failed;
+            if (fs::is_regular_file(image, failed) && pictures.insert(image).second) {
                 try {
                     load_image(image);
                 } catch (const InputError& wrong) {

@@ -107,7 +107,9 @@ bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Prob
         auto found = samples_.find(key);
         if (found == samples_.end()) {
             // A missing file is the manifest's mistake, and an unreadable one is said once.
-            if (unreadable_.contains(item.audio) || !std::filesystem::is_regular_file(item.audio))
+            std::error_code failed;
+            if (unreadable_.contains(item.audio) ||
+                !std::filesystem::is_regular_file(item.audio, failed))
                 return false;
             found = samples_.emplace(key, samples_of(item.audio, seconds)).first;
         }
