@@ -111,6 +111,9 @@ CodecHandle open_video(const Mp4Options& options, int muxer_flags, const std::st
     if ((muxer_flags & AVFMT_GLOBALHEADER) != 0) c.flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
     check_ffmpeg(av_opt_set(c.priv_data, "preset", options.preset.c_str(), 0), name, "preset");
     check_ffmpeg(av_opt_set_double(c.priv_data, "crf", options.crf, 0), name, "crf");
+    // Otherwise x264 decides by sums whose order is the processor's.
+    check_ffmpeg(av_opt_set(c.priv_data, "x264-params", "cpu-independent=1", 0), name,
+                 "cpu-independent");
     check_ffmpeg(avcodec_open2(&c, codec, nullptr), name, "cannot open the H.264 encoder");
     return encoder;
 }

@@ -27,7 +27,7 @@ struct Mp4Options {
 void check_options(const Mp4Options& options);
 
 /// Writes one clip: H.264 at 25 pictures a second tagged bt709, AAC stereo at 44.1 kHz, index in
-/// front (faststart). The same input on the same build gives the same bytes. The file appears under
+/// front (faststart). The same input on the same build gives the same bytes on every processor. The file appears under
 /// its name, whole and verified, when `finish` returns; before that, and after any exception, there
 /// is nothing.
 class Mp4Writer {
