@@ -142,7 +142,11 @@ Transformer::Transformer(TransformerConfig config, Weights weights, Backend& on,
 const Tensor& Transformer::rope_of(const SequenceShape& shape) {
     const auto found = std::find_if(ropes_.begin(), ropes_.end(),
                                     [&](const auto& entry) { return entry.first == shape; });
-    if (found != ropes_.end()) return found->second;
+    if (found != ropes_.end()) {
+        // The newest again: a stage's own tables must not put one another out.
+        std::rotate(found, found + 1, ropes_.end());
+        return ropes_.back().second;
+    }
     prepare(shape, on_.upload(rope_table(token_coordinates(shape, config_.coords_style), bands_)));
     return ropes_.back().second;
 }

@@ -377,6 +377,28 @@ TEST_F(HotLoop, OfTheSecondStageAsksForNoMemoryAndWaitsForNothing) {
     }
 }
 
+// A sweep over negative prompts: each brings a table of its own, the prompt's is used all along.
+TEST_F(HotLoop, KeepsTheTablesThatAStagePreparedLast) {
+    SequenceShape negative = shape_;
+    for (const Index length : {3, 5, 7, 1, 2, 8, 4}) {
+        negative.text = length;
+        model_.prepare(shape_);
+        model_.prepare(negative);
+    }
+    const MemoryStage stage(&on_->counted(), block_);
+    const std::uint64_t asked = on_->counted().use().asked;
+    const std::uint64_t waits = on_->waits();
+    const Given given(*on_, latent_);
+    Tensor audio = on_->empty({9, 64});
+    Tensor video = on_->empty(latent_);
+    steps_.clear();
+    denoise_base(
+        model_, {.steps = 5, .passes = 2}, given.inputs, [](std::string_view, int, TensorView) {},
+        *on_, video, audio, count_);
+    expect_nothing_asked(asked);
+    EXPECT_EQ(on_->waits(), waits) << "a table was made again";
+}
+
 // The counters count: without a block each step asks again, and without tables the first forward waits.
 TEST_F(HotLoop, IsSeenWhereItAsks) {
     const Given given(*on_, latent_);
