@@ -32,7 +32,8 @@ constexpr const char* check_help =
     R"(gallop check MANIFEST [--set NAME=VALUE]... [--param NAME=VALUE]... [--json]
 
 Reads a manifest with its presets, rows and inputs (pictures and sounds are decoded), and lists every mistake
-as file:line:column. Renders nothing and opens no weights.
+as file:line:column. Looks whether the model has every network that the items need, by the headers of its
+files; reads no weights and renders nothing.
 
   --set NAME=VALUE     sets a value over the manifest's, e.g. --set steps.base=4 (every item) or
                        --set outputs.video.crf=20 (the run)
@@ -88,6 +89,18 @@ void print_json(const Json& json) {
     fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
+/// Nothing where the model folder itself is wrong.
+std::optional<NetworkCheck> open_networks(const Manifest& manifest, Problems& problems) {
+    std::error_code failed;
+    if (!fs::is_directory(manifest.model.path, failed)) return {};  // a mistake that is known
+    try {
+        return std::optional<NetworkCheck>(std::in_place, manifest.model.choice());
+    } catch (const InputError& wrong) {
+        problems.add(manifest.place("model.path"), wrong.what());
+        return {};
+    }
+}
+
 int check(const Arguments& arguments) {
     po::options_description options;
     add_manifest_options(options);
@@ -101,6 +114,7 @@ int check(const Arguments& arguments) {
     try {
         Manifest manifest =
             parse_manifest(read_text(path), path, manifest_options(values), problems);
+        std::optional<NetworkCheck> networks = open_networks(manifest, problems);
         SoundLengths sounds;
         std::set<std::string> pictures;
         expand(manifest, problems, manifest.notes, [&](const Expansion& one) {
@@ -114,6 +128,7 @@ int check(const Arguments& arguments) {
                     problems.add(resolved.where, wrong.what());
                 }
             }
+            if (networks) look_at_networks(*networks, manifest, resolved.item, problems);
             if (resolved.item.audio.empty() || sounds.measure(resolved, one.name, problems))
                 clips += static_cast<std::uint64_t>(manifest.seeds.samples);
         });
@@ -129,7 +144,12 @@ int check(const Arguments& arguments) {
         if (!json) throw;
         result["ok"] = false;
         std::istringstream lines(wrong.what());
-        for (std::string line; std::getline(lines, line);) result["mistakes"].push_back(line);
+        Json& mistakes = result["mistakes"];
+        for (std::string line; std::getline(lines, line);)
+            if (line.starts_with("  ") && !mistakes.empty())  // goes on with the one before
+                mistakes.back().get_ref<std::string&>() += "\n" + line;
+            else
+                mistakes.push_back(line);
     }
     if (json) print_json(result);
     return result["ok"] ? done : wrong_request;
@@ -188,7 +208,9 @@ int plan(const Arguments& arguments) {
         throw_input_error("gallop plan: --extend needs --out, the run directory to extend");
     const Manifest manifest = read_manifest(text_of(values, "MANIFEST"), manifest_options(values));
     const std::string precision = name_of(manifest.model.precision);
+    NetworkCheck networks(manifest.model.choice());
     PlanOptions how;
+    how.networks = &networks;
     how.digest_cache = user_cache();
     how.extend = values.contains("extend");
     if (values.contains("probe"))

@@ -106,8 +106,10 @@ HeldRun hold_run(const Values& values) {
 /// Freezes the plan, or looks whether one that is there still holds; this may read a whole model.
 void prepare(const HeldRun& run, const std::string& device, bool extend) {
     if (run.manifest) {
+        NetworkCheck networks(run.manifest->model.choice());
         PlanOptions how;
         how.directory = run.directory;
+        how.networks = &networks;
         how.digest_cache = user_cache();
         how.calibration = find_calibration(device == "cuda" ? "h100" : "cpu",
                                            name_of(run.manifest->model.precision), user_cache());

@@ -73,7 +73,9 @@ Submission plan_of(const Values& values) {
             .lexically_normal();
     found.slurm = manifest.slurm;
     found.reserve = manifest.limits.walltime_reserve_seconds;
+    NetworkCheck networks(manifest.model.choice());
     PlanOptions how;
+    how.networks = &networks;
     how.digest_cache = user_cache();
     how.calibration = find_calibration("h100", name_of(manifest.model.precision), user_cache());
     std::optional<RunLock> lock;

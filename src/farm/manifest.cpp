@@ -99,13 +99,8 @@ public:
     }
 
 private:
-    Where place(std::string_view key) const {
-        const auto found = made_.origins.find(key);
-        return found != made_.origins.end() ? found->second.where
-                                            : Where{made_.path.string(), 0, 0};
-    }
     void problem(std::string_view key, std::string text) {
-        problems_.add(place(key), std::move(text));
+        problems_.add(made_.place(key), std::move(text));
     }
 
     std::vector<Node> open_presets(const Node& root) {
@@ -313,6 +308,11 @@ private:
 };
 
 }  // namespace
+
+Where Manifest::place(std::string_view key) const {
+    const auto found = origins.find(key);
+    return found != origins.end() ? found->second.where : Where{path.string(), 0, 0};
+}
 
 fs::path shipped_configs() { return GALLOP_CONFIGS; }
 

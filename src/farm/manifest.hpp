@@ -59,6 +59,9 @@ struct Manifest : RunRequest {
     Layer settings;  ///< item fields of --set
     Origins origins;
     Problems notes;  ///< choices worth knowing, e.g. a size that was derived
+
+    /// Where a field of the run was set last; the manifest as a whole where nobody set it.
+    Where place(std::string_view key) const;
 };
 
 /// Where shipped presets and architectures live: `configs` beside the program's sources.

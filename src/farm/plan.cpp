@@ -147,6 +147,8 @@ private:
             problems_.add(resolved.where, wrong.what());
             return;
         }
+        if (options_.networks != nullptr)
+            look_at_networks(*options_.networks, manifest_, item, problems_);
         if (!problems_.empty()) return;  // nothing will come of it but more mistakes
         const ItemCost cost = cost_.of(item);
         const std::string name = bucket_of(item, cost.gpus);
@@ -276,6 +278,12 @@ private:
 };
 
 }  // namespace
+
+void look_at_networks(NetworkCheck& networks, const Manifest& manifest, const Item& item,
+                      Problems& problems) {
+    for (std::string& wrong : networks.mistakes(item))
+        problems.add(manifest.place("model.path"), std::move(wrong));
+}
 
 WeightsDigests digest_model(const ModelRequest& model, const std::vector<std::string>& networks,
                             const fs::path& digest_cache) {

@@ -9,6 +9,7 @@
 #include "farm/expand.hpp"
 #include "farm/manifest.hpp"
 #include "farm/plan_index.hpp"
+#include "pipeline/network_check.hpp"
 
 namespace gallop {
 
@@ -17,7 +18,9 @@ struct PlanOptions {
     std::filesystem::path directory;     ///< where to freeze it; empty: count and predict only
     std::filesystem::path digest_cache;  ///< folder of what is known of files' digests; or empty
     Calibration calibration;             ///< predictions are made with it
-    bool extend = false;                 ///< `directory` holds a plan, to which items are added
+    NetworkCheck* networks =
+        nullptr;              ///< looks for the networks that items need; null: nobody does
+    bool extend = false;      ///< `directory` holds a plan, to which items are added
     bool overridden = false;  ///< options change the manifest: a plan made otherwise is refused
 };
 
@@ -43,6 +46,10 @@ struct PlanResult {
 /// holds the directory's RunLock. Throws InputError with every mistake, also for a directory that
 /// holds something else, and for an extension that would change or take away items.
 PlanResult make_plan(const Manifest& manifest, const PlanOptions& options);
+
+/// Adds what is wrong with the networks that `item` needs, at the place where the manifest names the model.
+void look_at_networks(NetworkCheck& networks, const Manifest& manifest, const Item& item,
+                      Problems& problems);
 
 /// The plan of `options.directory`, made when there is none. One that is there is taken as it is,
 /// whatever the manifest says by now (`extend` adds to it); one of another name is refused

@@ -66,6 +66,8 @@ struct Checkpoint::Data {
     // Behind a tensor that is not there: the shard in which it should be, where the index knows.
     std::string whereabouts(std::string_view name) const;
     TensorStream stream(ByteSource& source, const StoredTensor& tensor) const;
+    // Each tensor that a network needs with the one that it is made of. Throws InputError, see require.
+    std::vector<LoadJob> match(std::span<const TensorSpec> specs, const LoadOptions& options) const;
 };
 
 void Checkpoint::Data::add_safetensors(const std::filesystem::path& file) {
@@ -247,8 +249,8 @@ bool fits(const TensorSpec& spec, const Shape& stored) {
 
 }  // namespace
 
-Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
-                         const LoadOptions& options) const {
+std::vector<LoadJob> Checkpoint::Data::match(std::span<const TensorSpec> specs,
+                                             const LoadOptions& options) const {
     std::vector<LoadJob> jobs;
     std::vector<std::string> problems;
     std::map<std::string_view, const TensorSpec*> wanted;
@@ -257,10 +259,10 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
         const StoredTensor* stored = find(options.prefix + spec.name);
         if (stored == nullptr) {
             // What may be left out was not left out when an index names it.
-            if (!spec.optional || data_->absent.contains(options.prefix + spec.name))
+            if (!spec.optional || absent.contains(options.prefix + spec.name))
                 problems.push_back(fmt::format("missing   {} {}{}", spec.name,
                                                to_string(stored_shape(spec)),
-                                               data_->whereabouts(options.prefix + spec.name)));
+                                               whereabouts(options.prefix + spec.name)));
         } else if (!fits(spec, stored->shape)) {
             problems.push_back(fmt::format("misshapen {} {} ({}{} wanted)", spec.name,
                                            to_string(stored->shape), to_string(stored_shape(spec)),
@@ -273,18 +275,27 @@ Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
         }
     }
     if (options.strict)
-        for (const StoredTensor& tensor : tensors())
+        for (const StoredTensor& tensor : tensors)
             if (tensor.name.starts_with(options.prefix) &&
                 !wanted.contains(std::string_view(tensor.name).substr(options.prefix.size())))
                 problems.push_back(fmt::format("surplus   {} {}",
                                                tensor.name.substr(options.prefix.size()),
                                                to_string(tensor.shape)));
     if (!problems.empty())
-        throw_input_error("{}: {} tensors do not fit the architecture{}:\n  {}",
-                          data_->path.string(), problems.size(),
+        throw_input_error("{}: {} tensors do not fit the architecture{}:\n  {}", path.string(),
+                          problems.size(),
                           options.prefix.empty() ? "" : " (under '" + options.prefix + "')",
                           fmt::join(problems, "\n  "));
+    return jobs;
+}
 
+void Checkpoint::require(std::span<const TensorSpec> specs, const LoadOptions& options) const {
+    data_->match(specs, options);
+}
+
+Weights Checkpoint::load(std::span<const TensorSpec> specs, Backend& on,
+                         const LoadOptions& options) const {
+    std::vector<LoadJob> jobs = data_->match(specs, options);
     // In the files' order: one pass from front to back.
     std::sort(jobs.begin(), jobs.end(), [](const LoadJob& a, const LoadJob& b) {
         return std::tie(a.stored->file, a.stored->offset) <

@@ -129,9 +129,11 @@ public:
     /// `__metadata__` of a single safetensors file.
     const std::map<std::string, std::string>& metadata() const;
 
+    /// Looks whether the tensors of `specs` are there and fit, by the headers alone. Throws InputError that lists
+    /// every missing, surplus and misshapen tensor at once, a missing one with the shard that is not there.
+    void require(std::span<const TensorSpec> specs, const LoadOptions& options = {}) const;
     /// Reads the tensors of `specs`, converting while streaming: beside the result a few bounded
-    /// staging buffers are alive (see load_weights). Throws InputError that lists every missing, surplus and
-    /// misshapen tensor at once, a missing one with the shard that is not there.
+    /// staging buffers are alive (see load_weights). Throws as `require`.
     Weights load(std::span<const TensorSpec> specs, Backend& on,
                  const LoadOptions& options = {}) const;
     /// Reads one tensor as stored (E4M3 without its scale), on the host. Throws InputError when

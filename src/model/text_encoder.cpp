@@ -152,6 +152,13 @@ std::vector<TensorSpec> text_encoder_specs(const TextEncoderConfig& config, DTyp
     return specs;
 }
 
+void require_text_encoder(const std::filesystem::path& folder, const TextEncoderOptions& options) {
+    const TextEncoderConfig config = read_text_encoder_config(folder / "config.json");
+    const Checkpoint checkpoint = Checkpoint::open(folder);
+    checkpoint.require(text_encoder_specs(config, options.compute, options.fp8),
+                       {.prefix = prefix_in(checkpoint)});
+}
+
 TextEncoder::TextEncoder(const std::filesystem::path& folder, const TextEncoderOptions& options,
                          Backend& on)
     : TextEncoder(read_text_encoder_config(folder / "config.json"), folder, options, on) {}

@@ -57,6 +57,10 @@ struct TextEncoderOptions {
     bool fp8 = false;
 };
 
+/// Looks whether a folder holds the encoder's `config.json` and weights, by the files' headers alone. Throws
+/// InputError as Checkpoint::require.
+void require_text_encoder(const std::filesystem::path& folder, const TextEncoderOptions& options);
+
 /// T5Gemma's encoder: bidirectional Gemma-2 layers. Source: T5GemmaEncoder of transformers 4.56.0,
 /// the version that daVinci-MagiHuman pins (later ones widen the sliding window by one).
 class TextEncoder {

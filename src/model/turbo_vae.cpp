@@ -286,9 +286,18 @@ std::vector<TensorSpec> specs(const TurboVaeConfig& config, DType dtype) {
     return table;
 }
 
-Weights load_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype,
-                       Backend& on) {
-    const std::string part = "decoder.";
+namespace {
+
+/// How a checkpoint names the decoder's tensors.
+struct TurboNames {
+    std::vector<TensorSpec> table;
+    LoadOptions options;
+    bool relative = false;  ///< `table` lacks `decoder.`
+};
+
+constexpr std::string_view decoder_part = "decoder.";
+
+TurboNames names_in(const Checkpoint& file, const TurboVaeConfig& config, DType dtype) {
     const std::string module = "module.";
     const auto any = [&](const std::string& start) {
         return std::any_of(
@@ -297,14 +306,29 @@ Weights load_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DTy
     };
     std::vector<TensorSpec> table = specs(config, dtype);
     for (const std::string& prefix : {std::string(), module})
-        if (any(prefix + part) || any(prefix + "encoder."))
-            return file.load(table, on, {.prefix = prefix, .strict = false});
+        if (any(prefix + std::string(decoder_part)) || any(prefix + "encoder."))
+            return {std::move(table), {.prefix = prefix, .strict = false}};
 
-    for (TensorSpec& spec : table) spec.name.erase(0, part.size());
+    for (TensorSpec& spec : table) spec.name.erase(0, decoder_part.size());
     const std::string prefix = any(module + table.front().name) ? module : "";
-    Weights relative = file.load(table, on, {.prefix = prefix, .strict = false});
+    return {std::move(table), {.prefix = prefix, .strict = false}, true};
+}
+
+}  // namespace
+
+void require_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype) {
+    const TurboNames names = names_in(file, config, dtype);
+    file.require(names.table, names.options);
+}
+
+Weights load_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype,
+                       Backend& on) {
+    const TurboNames names = names_in(file, config, dtype);
+    Weights loaded = file.load(names.table, on, names.options);
+    if (!names.relative) return loaded;
     Weights made;
-    for (const TensorSpec& spec : table) made.put(part + spec.name, relative.take(spec.name));
+    for (const TensorSpec& spec : names.table)
+        made.put(std::string(decoder_part) + spec.name, loaded.take(spec.name));
     return made;
 }
 

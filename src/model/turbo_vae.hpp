@@ -35,6 +35,9 @@ TurboVaeConfig read_turbo_vae_json(Reader& in);
 /// Every tensor of the decoder, kernels in `dtype`.
 std::vector<TensorSpec> specs(const TurboVaeConfig& config, DType dtype = DType::f32);
 
+/// Looks whether a checkpoint holds the decoder, by its headers alone. Throws InputError as
+/// Checkpoint::require.
+void require_turbo_vae(const Checkpoint& file, const TurboVaeConfig& config, DType dtype);
 /// Loads the decoder's tensors from a checkpoint; what else it holds is let pass. Names may have
 /// `module.` in front, and lack `decoder.` where none in the file begins with a part's name. Throws
 /// InputError as Checkpoint::load.

@@ -61,6 +61,19 @@ expect 2 $fp8 --within 0
 expect 2 $fp8 --size 65x64
 expect 2 $fp8 --against fp8
 
+echo "== a broken model is known before anything is rendered"
+cp -r model broken
+weights=$(ls broken/distill/*.safetensors | head -1)
+truncate -s -100 "$weights"
+rm broken/turbo_vae/*.ckpt
+for command in "check three-kinds.yaml" "plan three-kinds.yaml --out none" "run three-kinds.yaml --out none"; do
+    expect 2 "$gallop" $command --set model.path=broken
+    grep -q "$weights" log && grep -q 'turbo_vae' log || fail "not all that is broken was told: $command"
+done
+[ ! -e none/run.json ] || fail "a plan for a broken model"
+expect 2 "$gallop" check three-kinds.yaml --set model.path=broken --json
+python3 -c 'import json; assert len(json.load(open("out"))["mistakes"]) == 2' || fail "a mistake for each network"
+
 echo "== three kinds of item"
 expect 0 "$gallop" check three-kinds.yaml
 expect 0 "$gallop" run --threads 2 three-kinds.yaml --out one --json
