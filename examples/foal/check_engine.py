@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-import networks
 import prompts
+import restore
 import sampling
 
 GALLOP, MODEL = sys.argv[1], Path(sys.argv[2])
@@ -23,23 +23,6 @@ WORK = Path(tempfile.mkdtemp())
 TEXTS = ["A red rubber ball bounces twice, moving left, at night.",
          "At dusk, a blue cube made of wood bounces once, staying in place.\n\nDialogue:\n<No dialogue>\n\n"
          "Background Sound:\n<One thud of wood>", "黄昏,一个红色的橡胶球向左弹跳两次。"]
-
-
-def state_of(folder):
-    """A shard, unpacked where it is a .zst."""
-    found = next(iter(sorted(folder.glob("model-*"))))
-    if found.suffix == ".zst":
-        plain = WORK / (folder.name + ".safetensors")
-        subprocess.run(["zstd", "-d", "-q", "-f", str(found), "-o", str(plain)], check=True)
-        found = plain
-    return {k: v.float() for k, v in load_file(found).items()}
-
-
-def transformer(variant):
-    extra = {k: v for k, v in SETTINGS["variants"][variant].items() if k in SETTINGS["dit"]}
-    model = networks.Transformer(SETTINGS["dit"] | extra)
-    model.load_state_dict(state_of(MODEL / variant))
-    return model.eval(), SETTINGS["dit"] | extra
 
 
 def probe(what, component, weights, arch, tensors, expected, metadata=None):
@@ -60,30 +43,22 @@ def main():
     torch.manual_seed(5)
     arch = MODEL / "gallop.yaml"
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(MODEL / "t5gemma-9b-9b-ul2/tokenizer.model"))
-    encoder = networks.TextEncoder(SETTINGS["text"]["encoder"])
-    state = state_of(MODEL / "t5gemma-9b-9b-ul2")
-    encoder.load_state_dict({k.removeprefix("model.encoder."): v for k, v in state.items()})
+    encoder = restore.text_encoder(MODEL, SETTINGS)
     features = [encoder(torch.tensor([tokenizer.encode(t)]))[0] for t in [*TEXTS, prompts.NEGATIVE]]
     for text, made in zip(TEXTS, features):
         probe("text " + text[:24].replace("\n", " "), "text", MODEL / "t5gemma-9b-9b-ul2", None, {"unused": torch.zeros(1)},
               {"text_embedding": made}, {"text": text})
 
-    wan = networks.WanEncoder(SETTINGS["wan"])
-    wan.load_state_dict(torch.load(MODEL / "Wan2.2_VAE.pth"))
+    wan = restore.wan_encoder(MODEL, SETTINGS)
     pictures = torch.rand(1, 3, 17, 64, 64) * 2 - 1
     for count in (1, 17):
         probe(f"wan encoder, {count} pictures", "wan-vae-encode", MODEL / "Wan2.2_VAE.pth", arch,
               {"video": pictures[0, :, :count]}, {"latent": wan(pictures[:, :, :count])[0]})
-    turbo = networks.TurboDecoder(SETTINGS["turbo"])
-    loaded = torch.load(MODEL / "turbo_vae/checkpoint-340000.ckpt")["ema_state_dict"]
-    turbo.load_state_dict({k.removeprefix("module."): v for k, v in loaded.items()})
+    turbo = restore.turbo_decoder(MODEL, SETTINGS)
     latent = torch.randn(1, 48, 11, 4, 4)
     probe("turbo decoder, 11 latent frames", "turbo-vae", MODEL / "turbo_vae/checkpoint-340000.ckpt", arch,
           {"latent": latent[0]}, {"video": turbo.decode(latent)[0]})
-    vae = SETTINGS["audio"]["model"]["pretransform"]["config"]
-    oobleck = networks.Oobleck(vae["encoder"]["config"], vae["decoder"]["config"])
-    loaded = load_file(MODEL / "stable-audio-open-1.0/model.safetensors")
-    oobleck.load_state_dict({k.removeprefix("pretransform.model."): v for k, v in loaded.items()})
+    oobleck = restore.oobleck(MODEL, SETTINGS)
     sound, latent = torch.randn(1, 2, 8 * 2048) * 0.1, torch.randn(1, 64, 9)
     probe("sound encoder", "audio-vae-encode", MODEL / "stable-audio-open-1.0", arch, {"encoder_in": sound[0]},
           {"encoder_mean_scale": oobleck.encoder(sound)[0]})
@@ -95,9 +70,9 @@ def main():
     for variant in SETTINGS["variants"]:
         if not (MODEL / variant).exists():
             continue
-        model, c = transformer(variant)
+        model = restore.transformer(MODEL, variant, SETTINGS)
         keys = ("coords_style", "frame_receptive_field", "local_attn_layers")
-        how = {k: c[k] for k in keys}
+        how = {k: model.c[k] for k in keys}
         sr = variant.endswith("_sr")
         x = torch.randn(1, 48, 11, 8, 8) if sr else video
         v, a = model(x, audio, text)

@@ -194,9 +194,10 @@ def main():
     if options.variant == "distill":
         teacher = network("base").eval().requires_grad_(False)
         teacher.load_state_dict(torch.load(options.work / "base.pt", weights_only=False)["ema"])
-    for layer in model.block.layers if options.variant != "distill" else []:  # a third faster
-        layer.attention.compile(dynamic=True)
-        layer.mlp.compile(dynamic=True)
+    for net in [model] + ([teacher] if options.variant == "distill" else []):
+        for layer in net.block.layers:  # a third faster
+            layer.attention.compile(dynamic=True)
+            layer.mlp.compile(dynamic=True)
     while run.going():
         if run.step % 100 == 0:
             pool.look()
