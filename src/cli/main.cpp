@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <new>
 
 #include <fmt/format.h>
@@ -79,6 +80,19 @@ int dispatch(const Arguments& arguments) {
                       near.empty() ? "" : fmt::format(" (did you mean {}?)", near));
 }
 
+/// Says what the standard library's file functions threw. The exit code.
+int file_error(const std::filesystem::filesystem_error& failed) {
+    const int code = failed.code().value();
+    const std::string text =
+        fmt::format("{}: {}", failed.path1().string(), failed.code().message());
+    if (is_access_errno(code)) {
+        fmt::print(stderr, "{}\n", text);
+        return wrong_request;
+    }
+    log_error("{}", text);
+    return is_disk_errno(code) ? stopped_early : internal_error;
+}
+
 int guarded(const Arguments& arguments) {
     try {
         const int code = dispatch(arguments);
@@ -86,6 +100,9 @@ int guarded(const Arguments& arguments) {
         return code;
     } catch (const InputError& wrong) {
         fmt::print(stderr, "{}\n", wrong.what());
+        return wrong_request;
+    } catch (const AccessError& refused) {
+        fmt::print(stderr, "{}\n", refused.what());
         return wrong_request;
     } catch (const NoDeviceError& none) {
         fmt::print(stderr, "{}\n", none.what());
@@ -96,6 +113,8 @@ int guarded(const Arguments& arguments) {
     } catch (const DiskError& refused) {
         log_error("{}", refused.what());
         return stopped_early;
+    } catch (const std::filesystem::filesystem_error& failed) {
+        return file_error(failed);
     } catch (const std::bad_alloc&) {
         log_error("out of host memory");
     } catch (const std::exception& failed) {

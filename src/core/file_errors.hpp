@@ -13,6 +13,12 @@ struct DiskError : Error {
     using Error::Error;
 };
 
+/// A file or folder may not be used as asked: no permission, none of that name, a file where a folder
+/// is needed. A person has to look at it; another try is no use.
+struct AccessError : Error {
+    using Error::Error;
+};
+
 /// What came out is worthless or damaged: not finite, constant, of a wrong length, undecodable.
 struct BadOutputError : Error {
     using Error::Error;
@@ -21,7 +27,12 @@ struct BadOutputError : Error {
 /// Whether an errno means that the disk refused: ENOSPC, EDQUOT, EIO, EROFS.
 bool is_disk_errno(int code);
 
-/// Throws "PATH: WHAT: reason" for an errno: DiskError when the disk refused, else Error.
+/// Whether an errno says that the path or its permissions are wrong: EACCES, EPERM, ENOENT, ENOTDIR, EISDIR,
+/// ELOOP, ENAMETOOLONG.
+bool is_access_errno(int code);
+
+/// Throws "PATH: WHAT: reason" for an errno: DiskError when the disk refused, AccessError when the
+/// path or its permissions are wrong, else Error.
 [[noreturn]] void throw_file_error(const std::filesystem::path& path, std::string_view what,
                                    int code);
 

@@ -22,9 +22,15 @@ bool is_disk_errno(int code) {
     return code == ENOSPC || code == EDQUOT || code == EIO || code == EROFS;
 }
 
+bool is_access_errno(int code) {
+    return code == EACCES || code == EPERM || code == ENOENT || code == ENOTDIR || code == EISDIR ||
+           code == ELOOP || code == ENAMETOOLONG;
+}
+
 void throw_file_error(const std::filesystem::path& path, std::string_view what, int code) {
     const std::string text = fmt::format("{}: {}: {}", path.string(), what, std::strerror(code));
     if (is_disk_errno(code)) throw DiskError(text);
+    if (is_access_errno(code)) throw AccessError(text);
     throw Error(text);
 }
 
@@ -60,7 +66,8 @@ InputFile::InputFile(const std::filesystem::path& path)
     if (!descriptor_) throw_input_error("{}: cannot open: {}", path.string(), reason());
     struct stat info {};
     if (::fstat(descriptor_.get(), &info) != 0 || !S_ISREG(info.st_mode))
-        throw_input_error("{}: not a regular file", path.string());
+        throw_input_error("{}: {} (must be a file)", path.string(),
+                          S_ISDIR(info.st_mode) ? "a folder" : "neither a file nor a folder");
     size_ = static_cast<std::uint64_t>(info.st_size);
 }
 

@@ -63,6 +63,7 @@ void check_ffmpeg(int code, std::string_view context, std::string_view what) {
     const std::string text = fmt::format("{}: {}: {}", context, what, ffmpeg_reason(code));
     if (code == AVERROR(ENOMEM)) throw OutOfMemoryError(text);
     if (is_disk_errno(AVUNERROR(code))) throw DiskError(text);
+    if (is_access_errno(AVUNERROR(code))) throw AccessError(text);
     throw Error(text);
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/error.hpp"
+#include "core/file_errors.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace gallop {
@@ -42,6 +43,22 @@ TEST(InputFile, MissingFilesAndFoldersAreWrongRequests) {
     const TemporaryFolder folder;
     EXPECT_THROW(InputFile(folder / "none"), InputError);
     EXPECT_THROW(InputFile(folder.path()), InputError);
+}
+
+TEST(FileErrors, TellADiskThatRefusesFromAPathThatIsWrong) {
+    EXPECT_THROW(throw_file_error("a", "cannot open", ENOSPC), DiskError);
+    EXPECT_THROW(throw_file_error("a", "cannot open", EACCES), AccessError);
+    EXPECT_THROW(throw_file_error("a", "cannot open", ENOTDIR), AccessError);
+    const TemporaryFolder folder;
+    write_atomically(folder / "a", "x");
+    EXPECT_THROW(write_atomically(folder / "a" / "b", "x"), AccessError);
+    try {
+        throw_file_error("a", "cannot open", EMFILE);
+        FAIL() << "no exception";
+    } catch (const Error& failed) {
+        EXPECT_STREQ(failed.what(), "a: cannot open: Too many open files");
+        EXPECT_EQ(dynamic_cast<const AccessError*>(&failed), nullptr);
+    }
 }
 
 TEST(ReadText, HoldsToItsLimit) {
