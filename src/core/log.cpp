@@ -8,6 +8,20 @@ namespace {
 
 thread_local std::string scope;
 
+/// The text with its control characters written out, so that a line stays one.
+std::string in_one_line(std::string_view text) {
+    std::string line;
+    for (const char c : text) {
+        if (c == '\n')
+            line += "\\n";
+        else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+            line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+        else
+            line += c;
+    }
+    return line;
+}
+
 spdlog::logger& logger() {
     static const auto instance = [] {
         auto made = spdlog::stderr_logger_mt("gallop");
@@ -30,7 +44,7 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 }  // namespace
 
 void log_line(LogLevel level, std::string_view text) {
-    logger().log(to_spdlog(level), "{}{}", scope, text);
+    logger().log(to_spdlog(level), "{}{}", scope, in_one_line(text));
 }
 
 void set_log_level(LogLevel level) { logger().set_level(to_spdlog(level)); }

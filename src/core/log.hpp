@@ -9,7 +9,7 @@ namespace gallop {
 
 enum class LogLevel { debug, info, warning, error };
 
-/// One line, one fact, on stderr: time, level, the scope's key=value pairs, the text.
+/// One line, one fact, on stderr: time, level, the scope's key=value pairs, the text (line ends as \n).
 void log_line(LogLevel level, std::string_view text);
 
 /// Lines below this level are dropped. Default: info.

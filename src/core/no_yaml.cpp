@@ -3,9 +3,9 @@
 
 namespace gallop {
 
-Node parse_yaml(std::string_view text, std::string_view file_name) {
+Node parse_yaml(std::string_view text, std::string_view file_name, const NoteMistake& duplicate) {
     try {
-        return parse_json(text, file_name);
+        return parse_json(text, file_name, duplicate);
     } catch (const InputError& error) {
         throw InputError(std::string(error.what()) + "; this build reads JSON only");
     }

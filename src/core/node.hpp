@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -40,15 +41,21 @@ struct Node::Entry {
     Node second;
 };
 
+/// Takes a mistake and its place, so that reading goes on.
+using NoteMistake = std::function<void(const Where&, const std::string&)>;
+
 /// Parses one YAML document (JSON is YAML). At most 64 levels deep and 10^6 nodes; aliases are
 /// expanded within these bounds. Tags other than !!str are refused, so a text can only ever be
 /// data; an empty text is null. Throws InputError with file:line:column on a syntax error, bytes
 /// that are not UTF-8, a control character, a duplicate key or a bound exceeded. In a build without
-/// yaml-cpp only JSON is read.
-Node parse_yaml(std::string_view text, std::string_view file_name);
+/// yaml-cpp only JSON is read. A null stands where its key does: it may have been left out (`key:`).
+/// `duplicate`, where given, is told of each duplicate key instead, and the key's first value holds.
+Node parse_yaml(std::string_view text, std::string_view file_name,
+                const NoteMistake& duplicate = {});
 
-/// The same for strict JSON, in every build. Nodes carry no line and column, syntax errors do.
-Node parse_json(std::string_view text, std::string_view file_name);
+/// The same for strict JSON, in every build.
+Node parse_json(std::string_view text, std::string_view file_name,
+                const NoteMistake& duplicate = {});
 
 /// Reads and parses a file. Throws InputError when it cannot be read.
 Node read_yaml(const std::filesystem::path& path);

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "core/check.hpp"
+#include "core/scalar.hpp"
 #include "core/utf8.hpp"
 
 namespace gallop::detail {
@@ -74,7 +75,7 @@ void NodeBuilder::begin(Node::Kind kind, Where where, Anchor anchor) {
     count(1, where);
     if (open_.size() >= max_depth)
         fail(where, fmt::format("nested too deeply (at most {} levels)", max_depth));
-    Open open{{}, anchor, {}, {}};
+    Open open{{}, anchor, {}, false, {}};
     open.node.kind = kind;
     open.node.where = std::move(where);
     open_.push_back(std::move(open));
@@ -115,13 +116,18 @@ void NodeBuilder::place(Node node, Anchor anchor) {
     if (parent.node.kind == Node::Kind::sequence) {
         parent.node.items.push_back(std::move(node));
     } else if (parent.key) {
-        parent.node.entries.push_back({std::move(*parent.key), std::move(node)});
+        if (node.kind == Node::Kind::null) node.where = parent.key->where;
+        if (!parent.again) parent.node.entries.push_back({std::move(*parent.key), std::move(node)});
         parent.key.reset();
     } else {
         if (node.kind != Node::Kind::scalar)
             fail(node.where, "a key is not plain text (must be a word, or text in quotes)");
-        if (!parent.keys.insert(node.scalar).second)
-            fail(node.where, fmt::format("duplicate key \"{}\"", node.scalar));
+        parent.again = !parent.keys.insert(node.scalar).second;
+        if (parent.again) {
+            const std::string text = fmt::format("duplicate key \"{}\"", shortened(node.scalar));
+            if (!duplicate_) fail(node.where, text);
+            duplicate_(node.where, text);
+        }
         parent.key = std::move(node);
     }
 }

@@ -30,6 +30,9 @@ public:
     /// Names a node for later aliases; 0: not named.
     using Anchor = std::size_t;
 
+    /// `duplicate`: as of `parse_yaml`; it must outlive the builder.
+    explicit NodeBuilder(const NoteMistake& duplicate) : duplicate_(duplicate) {}
+
     void null(Where where, Anchor anchor = 0);
     void scalar(Where where, std::string text, bool quoted, Anchor anchor = 0);
     void begin(Node::Kind kind, Where where, Anchor anchor = 0);
@@ -43,11 +46,13 @@ private:
         Node node;
         Anchor anchor;
         std::optional<Node> key;               ///< waits for its value
+        bool again = false;                    ///< the key was there before: its value is dropped
         std::unordered_set<std::string> keys;  ///< so far
     };
     void count(std::size_t nodes, const Where& where);
     void place(Node node, Anchor anchor);
 
+    const NoteMistake& duplicate_;
     Node root_;
     std::vector<Open> open_;
     std::unordered_map<Anchor, Node> named_;

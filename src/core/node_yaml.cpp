@@ -18,7 +18,8 @@ Where to_where(const YAML::Mark& mark, const std::string& file) {
 
 class Events final : public YAML::EventHandler {
 public:
-    explicit Events(std::string file) : file_(std::move(file)) {}
+    Events(std::string file, const NoteMistake& duplicate)
+        : file_(std::move(file)), builder_(duplicate) {}
 
     void OnDocumentStart(const YAML::Mark& mark) override {
         if (documents_++ > 0)
@@ -65,14 +66,14 @@ private:
 
 }  // namespace
 
-Node parse_yaml(std::string_view text, std::string_view file_name) {
+Node parse_yaml(std::string_view text, std::string_view file_name, const NoteMistake& duplicate) {
     detail::check_text(text, file_name);
     const std::string file(file_name);
     // yaml-cpp lets quotes stay open at the end of the text; the end marker makes it notice.
     std::string marked(text);
     marked += text.empty() || text.ends_with('\n') ? "...\n" : "\n...\n";
     std::istringstream stream(std::move(marked));
-    Events events(file);
+    Events events(file, duplicate);
     try {
         YAML::Parser parser(stream);
         while (parser.HandleNextDocument(events)) {

@@ -1,8 +1,11 @@
 #include "core/scalar.hpp"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
+
+#include "core/utf8.hpp"
 
 namespace gallop {
 namespace {
@@ -23,6 +26,23 @@ std::optional<T> parse_decimal(std::string_view text) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc{} || end != text.data() + text.size()) return {};
     return value;
+}
+
+/// Control characters as a text in double quotes has them.
+std::string escaped(std::string_view text) {
+    std::string made;
+    while (!text.empty()) {
+        const std::size_t length = std::max<std::size_t>(utf8_length(text), 1);
+        const auto control = first_control(text.substr(0, length));
+        if (control == U'\n')
+            made += "\\n";
+        else if (control)
+            made += fmt::format("\\u{:04x}", static_cast<std::uint32_t>(*control));
+        else
+            made += text.substr(0, length);
+        text.remove_prefix(length);
+    }
+    return made;
 }
 
 bool is_plain(const Node& node) { return node.kind == Node::Kind::scalar && !node.quoted; }
@@ -58,10 +78,12 @@ std::optional<std::string> as_text(const Node& node) {
 
 std::string shortened(std::string_view text) {
     constexpr std::size_t most = 60;
-    if (text.size() <= most) return std::string(text);
-    std::size_t end = most;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-    return std::string(text.substr(0, end)) + "…";
+    std::size_t end = std::min(most, text.size());
+    while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80)
+        --end;
+    std::string made(text.substr(0, end));
+    if (first_control(made)) made = escaped(made);
+    return end < text.size() ? made + "…" : made;
 }
 
 std::string in_words(const Node& node) {

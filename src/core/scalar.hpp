@@ -24,7 +24,7 @@ std::optional<double> parse_number(std::string_view text);
 /// A value in words, fit for an error message: "a list", "empty", "\"a\" in quotes", 7.
 std::string in_words(const Node& node);
 
-/// The start of a text, fit for an error message.
+/// The start of a text, fit for an error message: control characters are written as \n, \u001b.
 std::string shortened(std::string_view text);
 
 }  // namespace gallop

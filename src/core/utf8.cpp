@@ -1,5 +1,6 @@
 #include "core/utf8.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace gallop {
@@ -30,6 +31,20 @@ std::optional<std::size_t> first_not_utf8(std::string_view text) {
         at += length;
     }
     return std::nullopt;
+}
+
+std::optional<char32_t> first_control(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t length = std::max<std::size_t>(utf8_length(text.substr(at)), 1);
+        if (length == 1 && (byte(at) < 0x20 || byte(at) == 0x7f)) return byte(at);
+        if (length == 2 && byte(at) == 0xc2 && byte(at + 1) < 0xa0) return byte(at + 1);
+        if (length == 3 && byte(at) == 0xe2 && byte(at + 1) == 0x80 &&
+            (byte(at + 2) & 0xfe) == 0xa8)
+            return 0x2028 + (byte(at + 2) & 1U);
+        at += length;
+    }
+    return {};
 }
 
 }  // namespace gallop

@@ -10,6 +10,8 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/random.hpp"
+#include "core/scalar.hpp"
+#include "core/utf8.hpp"
 #include "farm/id_set.hpp"
 #include "media/digest.hpp"
 
@@ -96,28 +98,13 @@ private:
                 --left;
                 ++taken;
                 const Where where{file.string(), reader.line(), 1};
-                const Layer own = read_row(reader, row);
+                const Layer own = read_layer(row, Rank::item, manifest_.folder, problems_);
                 item(source, own, where, fmt::format("{}-{}", stem, reader.line()));
             }
             if (whole) reader.finish(problems_);
         }
         if (taken == 0 && !source.files.empty())
             problems_.add(source.where, "from brings no rows (at least one item is needed)");
-    }
-
-    /// The fields of a row. A row that is wrong is read again by the parser that knows columns.
-    Layer read_row(const RowReader& reader, const Node& row) {
-        Problems met;
-        Layer own = read_layer(row, Rank::item, manifest_.folder, met);
-        if (met.empty()) return own;
-        if (problems_.count() < Problems::most) {
-            const Node placed = reader.placed();
-            Problems again;
-            read_layer(placed, Rank::item, manifest_.folder, again);
-            if (!again.empty()) met = std::move(again);
-        }
-        for (const Remark& one : met.all()) problems_.add(one.where, one.text);
-        return own;
     }
 
     void item(const ItemSource& source, const Layer& row, const Where& where,
@@ -128,6 +115,14 @@ private:
         const Assignment* named = own.at(F::name);
         const std::string& name =
             named != nullptr && !own.text(F::name).empty() ? own.text(F::name) : fallback_name;
+        if (const auto control = first_control(name)) {
+            problems_.add(
+                named == nullptr ? where : named->where,
+                fmt::format("name is \"{}\" (must be one line without control characters, "
+                            "but holds U+{:04X})",
+                            shortened(name), static_cast<std::uint32_t>(*control)));
+            return;
+        }
         if (!names_.insert(id_of_name(name))) {
             problems_.add(
                 named == nullptr ? where : named->where,

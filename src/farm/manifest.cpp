@@ -1,7 +1,6 @@
 #include "farm/manifest.hpp"
 
 #include <algorithm>
-#include <cstdio>
 
 #include <fmt/ranges.h>
 
@@ -9,6 +8,7 @@
 #include "core/files.hpp"
 #include "core/reader.hpp"
 #include "core/scalar.hpp"
+#include "core/utf8.hpp"
 #include "farm/manifest_items.hpp"
 #include "farm/parameters.hpp"
 #include "farm/plan_index.hpp"
@@ -74,7 +74,7 @@ public:
     }
 
     Manifest read(std::string_view text) {
-        Node root = parse_yaml(text, made_.path.string());
+        Node root = parse_yaml(text, made_.path.string(), duplicate_);
         if (root.kind != Node::Kind::map) {
             problems_.add(root.where, fmt::format("{} (must be a map)", in_words(root)));
             return std::move(made_);
@@ -124,27 +124,12 @@ private:
                 continue;
             }
             try {
-                presets.push_back(parse_yaml(read_text(path, 1U << 20), path.string()));
+                presets.push_back(parse_yaml(read_text(path, 1U << 20), path.string(), duplicate_));
             } catch (const InputError& wrong) {
-                add_parsed(wrong.what(), path);
+                problems_.add_parsed(wrong.what(), {path.string(), 0, 0});
             }
         }
         return presets;
-    }
-
-    /// A parser's message, whose place is taken out of it.
-    void add_parsed(const std::string& text, const fs::path& path) {
-        Where where{path.string(), 0, 0};
-        std::size_t begin = 0;
-        if (text.starts_with(where.file + ":")) {
-            begin = where.file.size() + 1;
-            int length = 0;
-            if (std::sscanf(text.c_str() + begin, "%d:%d:%n", &where.line, &where.column,
-                            &length) >= 2)
-                begin += static_cast<std::size_t>(length);
-            while (begin < text.size() && text[begin] == ' ') ++begin;
-        }
-        problems_.add(std::move(where), text.substr(begin));
     }
 
     void fill_templates(Node& root, std::vector<Node>& presets, std::vector<Node>& settings) {
@@ -226,6 +211,9 @@ private:
     }
 
     void check_name() {
+        if (first_control(made_.name))
+            problem("name", fmt::format("name is \"{}\" (names a folder: no control characters)",
+                                        shortened(made_.name)));
         if (made_.name.find('/') != std::string::npos || made_.name.starts_with('.'))
             problem("name", fmt::format("name is \"{}\" (names a folder: no \"/\", no leading dot)",
                                         made_.name));
@@ -252,9 +240,8 @@ private:
         } else {
             const fs::path path = (made_.folder / model.path).lexically_normal();
             if (!fs::is_directory(path, failed))
-                problem("model.path",
-                        fmt::format("model.path is \"{}\", but there is no such folder ({})",
-                                    model.path, path.string()));
+                problem("model.path", fmt::format("model.path is \"{}\", but {} ({})", model.path,
+                                                  absence(path, "folder"), path.string()));
             else if (!fs::is_directory(path / model.variant, failed))
                 problem("model.path", fmt::format("model.path is \"{}\", but it has no folder {}",
                                                   model.path, model.variant));
@@ -304,6 +291,9 @@ private:
 
     const ManifestOptions& options_;
     Problems& problems_;
+    const NoteMistake duplicate_ = [this](const Where& where, const std::string& text) {
+        problems_.add(where, text);
+    };
     Manifest made_;
 };
 

@@ -150,6 +150,7 @@ void Parameters::fill(Node& tree, Problems& problems) const {
     if (tree.kind != Node::Kind::scalar || tree.scalar.find("{{") == std::string::npos) return;
     std::string filled;
     std::size_t at = 0;
+    bool all_known = true;
     for (std::size_t begin; (begin = tree.scalar.find("{{", at)) != std::string::npos;) {
         const std::size_t end = tree.scalar.find("}}", begin);
         if (end == std::string::npos) {
@@ -160,12 +161,14 @@ void Parameters::fill(Node& tree, Problems& problems) const {
         const std::string expression =
             trimmed(std::string_view(tree.scalar).substr(begin + 2, end - begin - 2));
         const Parameter* found = find(expression, tree.where, problems);
-        if (found == nullptr) return;
-        if (begin == 0 && end + 2 == tree.scalar.size()) tree.quoted = is_text(found->type);
-        filled += tree.scalar.substr(at, begin - at) + found->value;
+        if (found != nullptr) {
+            if (begin == 0 && end + 2 == tree.scalar.size()) tree.quoted = is_text(found->type);
+            filled += tree.scalar.substr(at, begin - at) + found->value;
+        }
+        all_known = all_known && found != nullptr;
         at = end + 2;
     }
-    tree.scalar = filled + tree.scalar.substr(at);
+    if (all_known) tree.scalar = filled + tree.scalar.substr(at);
 }
 
 std::map<std::string, std::string> Parameters::values() const {

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
@@ -22,6 +25,9 @@ public:
     static constexpr std::size_t most = 1000;
 
     void add(Where where, std::string text);
+    /// A parser's message, whose place is taken out of it; where that names no line, or the text is one
+    /// line of a file, `where` says it.
+    void add_parsed(std::string_view message, Where where);
     bool empty() const { return remarks_.empty(); }
     /// Met so far, repetitions not counted.
     std::size_t count() const { return remarks_.size() + dropped_; }
@@ -35,5 +41,14 @@ private:
     std::unordered_set<std::string> seen_;
     std::size_t dropped_ = 0;
 };
+
+/// Why `path` is not there to be used: "there is no such file" (`what`: "file", "folder"), or "it may not
+/// be looked at: permission denied" where a folder above it is closed.
+std::string absence(const std::filesystem::path& path, std::string_view what);
+
+/// Does `act` with each of the words that a person gave. Throws InputError with what was wrong with
+/// any of them, one text a line, each once.
+void for_each_word(const std::vector<std::string>& words,
+                   const std::function<void(const std::string& word)>& act);
 
 }  // namespace gallop

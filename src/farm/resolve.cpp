@@ -56,8 +56,8 @@ struct Checker {
         if (written.empty()) return {};
         const std::filesystem::path path = (folder / written).lexically_normal();
         if (!is_file(path))
-            problem(field, fmt::format("{} is \"{}\", but there is no such file ({})",
-                                       item_field(field).path, written, path.string()));
+            problem(field, fmt::format("{} is \"{}\", but {} ({})", item_field(field).path, written,
+                                       absence(path, "file"), path.string()));
         return path.string();
     }
 };

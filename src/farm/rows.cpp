@@ -126,7 +126,6 @@ bool RowReader::next(Node& row, Problems& problems) {
             from.entries.push_back({scalar_node(header_[i], at), std::move(cells[i])});
         }
         row = map_row(std::move(from), problems);
-        placed_ = row;
         return true;
     }
     return false;
@@ -136,7 +135,11 @@ bool RowReader::next_json(Node& row, Problems& problems) {
     while (read_line()) {
         if (text_.find_first_not_of(" \t\r") == std::string::npos) continue;
         try {
-            Node from = parse_json(text_, path_.string());
+            // The parser sees one line only and calls it the first.
+            Node from =
+                parse_json(text_, path_.string(), [&](const Where& key, const std::string& text) {
+                    problems.add({key.file, line_, key.column}, text);
+                });
             set_line(from, line_);
             if (from.kind != Node::Kind::map) {
                 problems.add(where(),
@@ -146,33 +149,10 @@ bool RowReader::next_json(Node& row, Problems& problems) {
             row = map_row(std::move(from), problems);
             return true;
         } catch (const InputError& wrong) {
-            // The parser saw one line only and calls it the first.
-            std::string text = wrong.what();
-            const std::string start = path_.string() + ":1:";
-            int column = 1;
-            if (text.starts_with(start)) {
-                column = std::atoi(text.c_str() + start.size());
-                text = text.substr(std::min(text.find(": ", start.size()) + 2, text.size()));
-            } else if (text.starts_with(path_.string() + ": ")) {
-                text = text.substr(path_.string().size() + 2);
-            }
-            problems.add({path_.string(), line_, column}, text);
+            problems.add_parsed(wrong.what(), {path_.string(), line_, 1});
         }
     }
     return false;
-}
-
-Node RowReader::placed() const {
-    if (csv_) return placed_;
-    try {
-        Node from = parse_yaml(text_, path_.string());  // JSON is YAML
-        set_line(from, line_);
-        Problems unused;
-        RowReader again(path_, columns_);
-        return again.map_row(std::move(from), unused);
-    } catch (const InputError&) {
-        return {};
-    }
 }
 
 Node RowReader::map_row(Node&& from, Problems& problems) {

@@ -31,9 +31,6 @@ public:
 
     /// Reads the next row; rows that are wrong are noted and passed over. False at the end.
     bool next(Node& row, Problems& problems);
-    /// The row read last, its values placed by line and column: for messages. JSON's own parser
-    /// knows no columns, and finding them costs more than a row that is right should pay.
-    Node placed() const;
     /// Line on which the last row begins.
     int line() const { return line_; }
     /// Notes a mistake for each column that was asked for and that no row had.
@@ -58,7 +55,6 @@ private:
     std::vector<std::string> header_;
     std::set<std::string> seen_;      ///< columns asked for that a row had
     std::set<std::string> reported_;  ///< unknown columns
-    Node placed_;                     ///< of a CSV row
 };
 
 /// The files that a pattern with *, ? and [] names, sorted. `folder`: what it is relative to.

@@ -12,9 +12,20 @@ using Json = nlohmann::json;
 
 constexpr int format_version = 2;  // 1 had no buckets, no texts and whole items in a line
 
+/// The text that was parsed is in no file: its lines and columns say nothing.
+void forget_places(Node& node) {
+    node.where.line = node.where.column = 0;
+    for (Node& item : node.items) forget_places(item);
+    for (auto& [key, value] : node.entries) {
+        forget_places(key);
+        forget_places(value);
+    }
+}
+
 /// The request, through the same table that reads manifests.
 void read_request(const Json& json, RunRequest& request) {
-    const Node node = parse_json(json.dump(), "config");
+    Node node = parse_json(json.dump(), "config");
+    forget_places(node);
     Problems problems;
     Origins origins;
     read_config(node, "run.json", {}, request, origins, problems);

@@ -34,6 +34,21 @@ std::string json_complaint(const std::string& text) {
     return complaint([&] { parse_json(text, "f.json"); });
 }
 
+/// The places of all nodes, in their order.
+std::string places(const Node& node) {
+    std::string text = fmt::format("{}:{} ", node.where.line, node.where.column);
+    if (node.kind == Node::Kind::sequence) {
+        text = "[" + text;
+        for (const Node& item : node.items) text += places(item);
+        text += "] ";
+    } else if (node.kind == Node::Kind::map) {
+        text = "{" + text;
+        for (const auto& [key, value] : node.entries) text += places(key) + places(value);
+        text += "} ";
+    }
+    return text;
+}
+
 std::string repeat(std::string_view text, int times) {
     std::string all;
     for (int i = 0; i < times; ++i) all += text;
@@ -58,13 +73,17 @@ TEST(Json, IsReadInEveryBuild) {
 }
 
 TEST(Json, ReadsTheSameTreeAsYaml) {
-    const std::string text = R"({"a": [1, {"b": "c"}], "d": null})";
+    const std::string text =
+        "{\"a\": [1,\n {\"b\": \"c \\\"d\"}],\n\"d\": null, \"e\": -2.5\n, \"f\":true}";
     for (const Node& root : {parse_yaml(text, "f"), parse_json(text, "f")}) {
-        ASSERT_EQ(root.entries.size(), 2U);
+        ASSERT_EQ(root.entries.size(), 4U);
         EXPECT_EQ(root.find("a")->items[0].scalar, "1");
-        EXPECT_EQ(root.find("a")->items[1].find("b")->scalar, "c");
+        EXPECT_EQ(root.find("a")->items[1].find("b")->scalar, "c \"d");
         EXPECT_EQ(root.find("d")->kind, Node::Kind::null);
     }
+    EXPECT_EQ(places(parse_json(text, "f")), places(parse_yaml(text, "f")));
+    EXPECT_EQ(places(parse_json(text, "f")),
+              "{1:1 1:2 [1:7 1:8 {2:2 2:3 2:8 } ] 3:1 3:1 3:12 3:17 4:3 4:7 } ");
 }
 
 TEST(Json, NamesThePlaceOfASyntaxError) {
@@ -144,6 +163,29 @@ TEST(Yaml, SyntaxErrorsNameTheirPlaceFromOne) {
 TEST(Yaml, DuplicateKeysAreRefused) {
     EXPECT_EQ(yaml_complaint("a: 1\nb: 2\n\"a\": 3\n"), "f.yaml:3:1: duplicate key \"a\"");
     EXPECT_EQ(yaml_complaint("- {a: 1}\n- {a: 1}\n"), "");
+}
+
+TEST(Yaml, DuplicateKeysAreToldToWhoAsksAndTheFirstHolds) {
+    std::string told;
+    const Node root = parse_yaml("a: 1\na: {b: 2, b: 3}\nc: 4\n\"c\\e\": 5\n\"c\\e\": 6\n",
+                                 "f.yaml", [&](const Where& where, const std::string& text) {
+                                     told += to_string(where) + ": " + text + "\n";
+                                 });
+    EXPECT_EQ(told,
+              "f.yaml:2:1: duplicate key \"a\"\n"
+              "f.yaml:2:11: duplicate key \"b\"\n"
+              "f.yaml:5:1: duplicate key \"c\\u001b\"\n");
+    ASSERT_EQ(root.entries.size(), 3U);
+    EXPECT_EQ(root.find("a")->scalar, "1");
+    EXPECT_EQ(root.find("c")->scalar, "4");
+}
+
+TEST(Yaml, ANullStandsWhereItsKeyDoes) {
+    const Node root = parse_yaml("a:\n\n# more\nb: {c: , d: ~}\ne:\n", "f.yaml");
+    EXPECT_EQ(to_string(root.find("a")->where), "f.yaml:1:1");
+    EXPECT_EQ(to_string(root.find("b")->find("c")->where), "f.yaml:4:5");
+    EXPECT_EQ(to_string(root.find("b")->find("d")->where), "f.yaml:4:10");
+    EXPECT_EQ(to_string(root.find("e")->where), "f.yaml:5:1");
 }
 
 TEST(Yaml, KeysArePlainText) {

@@ -356,6 +356,23 @@ TEST_F(ManifestTest, RefusesZeroBytesAndPathsAsNames) {
                 ElementsAre("4:18: text holds the character U+0000"));
     EXPECT_THAT(mistakes("version: 1\nname: ../up\nmodel: {path: model}\nitems: [{prompt: p}]\n"),
                 ElementsAre(HasSubstr("2:7: name is \"../up\"")));
+    EXPECT_THAT(
+        mistakes("version: 1\nname: \"a\\eb\"\nmodel: {path: model}\n"
+                 "items: [{prompt: p, name: \"c\\nd\"}, {prompt: p, name: \"\\u009b2J\"}]\n"),
+        ElementsAre(
+            "2:7: name is \"a\\u001bb\" (names a folder: no control characters)",
+            "4:27: name is \"c\\nd\" (must be one line without control characters, but holds "
+            "U+000A)",
+            "4:54: name is \"\\u009b2J\" (must be one line without control characters, but "
+            "holds U+009B)"));
+}
+
+TEST_F(ManifestTest, TellsDuplicateKeysAndEmptyValuesBesideAllOtherMistakes) {
+    EXPECT_THAT(
+        mistakes(with_items("items:\n  - prompt:\n    seed: 1\n    seed: 2\n  - prompt: p\n"
+                            "    secnods: 3\nname: again\n")),
+        ElementsAre("5:5: prompt is empty (must be text)", "7:5: duplicate key \"seed\"",
+                    HasSubstr("9:5: unknown key \"secnods\""), "10:1: duplicate key \"name\""));
 }
 
 TEST_F(ManifestTest, TakesDottedAndNestedFieldsAlike) {

@@ -62,6 +62,9 @@ TEST_F(ParametersTest, RefuseWhatNobodyDeclared) {
         ElementsAre("5:18: unknown template {{param.rot}} (known: name, param.root); did you "
                     "mean param.root?",
                     "5:54: \"{{open\" opens a template that has no end"));
+    EXPECT_THAT(mistakes(with_items("items: [{prompt: \"{{one}} {{name}} {{two}}\"}]\n")),
+                ElementsAre("4:18: unknown template {{one}} (known: name)",
+                            "4:18: unknown template {{two}} (known: name)"));
     EXPECT_THAT(
         mistakes(with_items(
             "params: {a: {type: txt}, b: {defualt: 1}, c: [1]}\nitems: [{prompt: p}]\n")),

@@ -72,14 +72,18 @@ TEST_F(RowsTest, NamesLineAndColumnOfAMistakeInARow) {
           "{\"prompt\": oops}\n"
           "[1]\n"
           "{\"prompt\": \"p\", \"image\": \"none.png\"}\n"
-          "{\"promt\": \"p\"}\n");
-    EXPECT_THAT(wrong("{from: a.jsonl}"),
-                ElementsAre("ROOT/a.jsonl:2:28: seconds is -1 (must be a number from 0.001 to 600)",
-                            HasSubstr("ROOT/a.jsonl:3:12: not JSON"),
-                            "ROOT/a.jsonl:4:1: the row is a list (must be an object)",
-                            HasSubstr("ROOT/a.jsonl:5"),
-                            HasSubstr("column \"promt\" is no field (did you mean \"prompt\"?)"),
-                            HasSubstr("ROOT/a.jsonl:6:1: item \"a-6\" has no prompt")));
+          "{\"promt\": \"p\"}\n"
+          "{\"prompt\": \"p\", \"seed\": 1, \"seed\": 2}\n");
+    EXPECT_THAT(
+        wrong("{from: a.jsonl}"),
+        ElementsAre("ROOT/a.jsonl:2:28: seconds is -1 (must be a number from 0.001 to 600)",
+                    HasSubstr("ROOT/a.jsonl:3:12: not JSON"),
+                    "ROOT/a.jsonl:4:1: the row is a list (must be an object)",
+                    HasSubstr("ROOT/a.jsonl:5:26: image is \"none.png\", but there is no"),
+                    HasSubstr("ROOT/a.jsonl:6:1: item \"a-6\" has no prompt"),
+                    HasSubstr("ROOT/a.jsonl:6:2: column \"promt\" is no field (did you mean "
+                              "\"prompt\"?)"),
+                    "ROOT/a.jsonl:7:28: duplicate key \"seed\""));
     write("a.csv", "prompt,seconds\np,1\np\nq,x\n\"open,1\n");
     EXPECT_THAT(wrong("{from: a.csv}"),
                 ElementsAre("ROOT/a.csv:3:1: the row has 1 cells (the header has 2)",
@@ -102,7 +106,8 @@ TEST_F(RowsTest, WantsNamesThatDiffer) {
     write("a.jsonl",
           "{\"name\": \"x\", \"prompt\": \"p\"}\n{\"name\": \"x\", \"prompt\": \"q\"}\n");
     EXPECT_THAT(wrong("{from: a.jsonl}"),
-                ElementsAre(HasSubstr("name is \"x\", as an item before it (names must differ)")));
+                ElementsAre(HasSubstr(
+                    "a.jsonl:2:10: name is \"x\", as an item before it (names must differ)")));
 }
 
 TEST_F(RowsTest, WantsFilesThatAreThereAndHoldRows) {
