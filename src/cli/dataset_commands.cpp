@@ -41,6 +41,7 @@ where it ended; clips that are finished later join with the next export.
 csv: a table of the finished clips, one a row (RFC 4180).
 
   --out FILE              where to write (default: standard output)
+  --json                  prints one JSON object; needs --out
 )";
 
 constexpr const char* report_help = R"(gallop report [RUNDIR]
@@ -66,6 +67,10 @@ std::uint64_t bytes_of(const std::string& text) {
             return static_cast<std::uint64_t>(number * factor);
     throw_input_error("--shard-size is \"{}\" (a number of bytes, or one with kB, MB, GB, TB)",
                       text);
+}
+
+std::string in_json(const Json& json) {
+    return json.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
 RunHistory read_history(const std::string& given) {
@@ -99,7 +104,13 @@ int export_clips(const Arguments& arguments) {
     const RunHistory history = read_history(text_of(values, "RUNDIR"));
     if (format == "csv") {
         const std::string out = values.contains("out") ? text_of(values, "out") : "-";
-        log_info("exported clips={}", export_csv(history, out));
+        const bool json = values.contains("json");
+        if (json && out == "-")
+            throw_input_error(
+                "gallop export csv: --json needs --out FILE (the table goes to standard output)");
+        const std::size_t clips = export_csv(history, out);
+        log_info("exported clips={}", clips);
+        if (json) fmt::print("{}\n", in_json({{"file", out}, {"clips", clips}}));
         return done;
     }
     WebDatasetOptions how;
@@ -111,12 +122,11 @@ int export_clips(const Arguments& arguments) {
     if (left > 0)
         log_warning("items that are not finished are not among the shards items={}", left);
     if (values.contains("json"))
-        fmt::print("{}\n", Json({{"directory", how.out.string()},
-                                 {"clips", count.clips},
-                                 {"shards", count.shards},
-                                 {"kept", count.kept},
-                                 {"unfinished", left}})
-                               .dump());
+        fmt::print("{}\n", in_json({{"directory", how.out.string()},
+                                    {"clips", count.clips},
+                                    {"shards", count.shards},
+                                    {"kept", count.kept},
+                                    {"unfinished", left}}));
     else
         fmt::print("{} {} clips in {} shards, {} of them from an earlier export\n",
                    how.out.string(), count.clips, count.shards, count.kept);

@@ -54,6 +54,24 @@ Json checkpoint_json(const fs::path& path) {
             {"metadata", checkpoint.metadata()}};
 }
 
+constexpr const char* known_kinds =
+    "safetensors, also .zst; torch .pth, .pt, .ckpt; a model folder; HDF5 latents; MP4; a journal; "
+    "a run directory";
+
+/// Whether a file's first bytes are those of a zip archive, of zstd, or of a safetensors header.
+bool begins_like_checkpoint(std::string_view start) {
+    return start.starts_with("PK\x03\x04") || start.starts_with("\x28\xb5\x2f\xfd") ||
+           start[8] == '{';
+}
+
+/// Bytes as text, "?" for what is none.
+std::string printable(std::string_view bytes) {
+    std::string text(bytes);
+    for (char& c : text)
+        if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) > 0x7e) c = '?';
+    return text;
+}
+
 bool looks_like_checkpoint(const fs::path& path) {
     if (fs::is_directory(path)) {
         for (const char* name :
@@ -112,6 +130,9 @@ Json clip_json(const fs::path& path) {
 
 Json journal_json(const fs::path& path) {
     const JournalContent content = read_journal(read_text(path, std::uint64_t{1} << 32));
+    if (content.events.empty() && content.damaged_lines > 0)
+        throw_input_error("{}: none of its {} lines is one of a run's journal (known: {})",
+                          path.string(), content.damaged_lines, known_kinds);
     Json counts = Json::object();
     for (const Json& event : content.events) {
         const std::string kind = event.value("event", "?");
@@ -127,8 +148,10 @@ Json journal_json(const fs::path& path) {
 Json run_json(const fs::path& path) {
     Json result = {{"kind", "run"}, {"path", path.string()}};
     for (const auto& [key, name] : {std::pair{"run", "run.json"}, {"status", "status.json"}})
-        if (fs::exists(path / name))
-            result[key] = Json::parse(read_text(path / name), nullptr, false);
+        if (fs::exists(path / name)) {
+            Json content = Json::parse(read_text(path / name), nullptr, false);
+            result[key] = content.is_discarded() ? Json("not JSON: damaged") : std::move(content);
+        }
     if (fs::exists(path / "journal.jsonl"))
         result["journal"] = journal_json(path / "journal.jsonl");
     return result;
@@ -138,15 +161,23 @@ Json model_json(const fs::path& path) {
     Json parts = Json::array();
     Index parameters = 0;
     std::vector<fs::path> found;
+    std::string other;  // a file that is none
     for (auto entry = fs::recursive_directory_iterator(path);
          entry != fs::recursive_directory_iterator(); ++entry) {
-        if (!looks_like_checkpoint(entry->path())) continue;
+        if (!looks_like_checkpoint(entry->path())) {
+            if (entry->is_regular_file()) other = entry->path().string();
+            continue;
+        }
         found.push_back(entry->path());
         if (entry->is_directory()) entry.disable_recursion_pending();
     }
     std::sort(found.begin(), found.end());
     if (found.empty())
-        throw_input_error("{}: a folder without a checkpoint or a run in it", path.string());
+        throw_input_error("{}: a folder {} (known: {})", path.string(),
+                          other.empty()
+                              ? "without a file in it"
+                              : fmt::format("with {}, but without a checkpoint or a run", other),
+                          known_kinds);
     for (const fs::path& part : found) {
         Json one = checkpoint_json(part);
         parameters += one["parameters"].get<Index>();
@@ -167,12 +198,19 @@ Json inspect_path(const fs::path& path) {
     }
     const InputFile file(path);
     std::array<char, 12> head{};
-    if (file.size() >= head.size()) file.read(0, std::as_writable_bytes(std::span(head)));
+    file.read(0, std::as_writable_bytes(std::span(head))
+                     .first(std::min<std::size_t>(file.size(), head.size())));
     const std::string_view start(head.data(), head.size());
     if (start.starts_with("\x89HDF\r\n\x1a\n")) return latents_json(path);
     if (start.substr(4, 4) == "ftyp") return clip_json(path);
     if (path.extension() == ".jsonl") return journal_json(path);
-    return checkpoint_json(path);
+    if (looks_like_checkpoint(path) || begins_like_checkpoint(start)) return checkpoint_json(path);
+    throw_input_error("{}: {} (known: {})", path.string(),
+                      file.size() == 0
+                          ? "an empty file"
+                          : fmt::format("none of the known files; it begins with \"{}\"",
+                                        printable(start.substr(0, file.size()))),
+                      known_kinds);
 }
 
 /// 15299419152 → "15,299,419,152".

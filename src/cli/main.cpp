@@ -1,6 +1,8 @@
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <new>
+#include <system_error>
 
 #include <fmt/format.h>
 
@@ -80,11 +82,14 @@ int dispatch(const Arguments& arguments) {
                       near.empty() ? "" : fmt::format(" (did you mean {}?)", near));
 }
 
-/// Says what the standard library's file functions threw. The exit code.
-int file_error(const std::filesystem::filesystem_error& failed) {
+/// Says what the standard library's file functions threw, or who writes to standard output. The exit
+/// code.
+int system_error(const std::system_error& failed) {
     const int code = failed.code().value();
-    const std::string text =
-        fmt::format("{}: {}", failed.path1().string(), failed.code().message());
+    const auto* of_path = dynamic_cast<const std::filesystem::filesystem_error*>(&failed);
+    const std::string text = of_path == nullptr ? failed.what()
+                                                : fmt::format("{}: {}", of_path->path1().string(),
+                                                              failed.code().message());
     if (is_access_errno(code)) {
         fmt::print(stderr, "{}\n", text);
         return wrong_request;
@@ -96,7 +101,7 @@ int file_error(const std::filesystem::filesystem_error& failed) {
 int guarded(const Arguments& arguments) {
     try {
         const int code = dispatch(arguments);
-        if (std::fflush(stdout) != 0) throw Error("standard output cannot be written");
+        if (std::fflush(stdout) != 0) throw_file_error("standard output", "cannot write", errno);
         return code;
     } catch (const InputError& wrong) {
         fmt::print(stderr, "{}\n", wrong.what());
@@ -113,8 +118,8 @@ int guarded(const Arguments& arguments) {
     } catch (const DiskError& refused) {
         log_error("{}", refused.what());
         return stopped_early;
-    } catch (const std::filesystem::filesystem_error& failed) {
-        return file_error(failed);
+    } catch (const std::system_error& failed) {
+        return system_error(failed);
     } catch (const std::bad_alloc&) {
         log_error("out of host memory");
     } catch (const std::exception& failed) {

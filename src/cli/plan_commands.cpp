@@ -20,6 +20,7 @@
 #include "farm/probe.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/schema.hpp"
+#include "farm/terminal.hpp"
 #include "media/image.hpp"
 
 namespace gallop::cli {
@@ -73,6 +74,8 @@ Shows every value of an item and of the run, and who set it: a preset, the defau
 or its row, an override, or --set; with file:line:column. NAME is a clip's name, or an item's. An ID, as
 clips' files have it, is looked up in the plan of the run directory (default: the manifest's
 outputs.root).
+
+  --json               prints {"name", "values": [{"field", "value", "layer", "where"}]}
 
 Exit code: 0, or 2 when the manifest is wrong or has no such item.
 )";
@@ -174,7 +177,11 @@ int calibrate(const Values& values) {
     const Calibration made =
         calibrated(find_calibration(config.device, precision, user_cache()), clips);
     const fs::path file = keep_calibration(values, made);
-    fmt::print("{}: rates of {} by {} clips\n", file.string(), made.device, clips.size());
+    if (values.contains("json"))
+        print_json(
+            {{"calibration", file.string()}, {"device", made.device}, {"clips", clips.size()}});
+    else
+        fmt::print("{}: rates of {} by {} clips\n", file.string(), made.device, clips.size());
     return done;
 }
 
@@ -241,6 +248,8 @@ int plan(const Arguments& arguments) {
     return done;
 }
 
+constexpr std::size_t longest_value = 1000;  ///< of a line; --json has it whole
+
 bool is_id(const std::string& text) {
     return text.size() == 32 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
@@ -278,14 +287,14 @@ int explain_item(const Arguments& arguments) {
                            {"value", row.value},
                            {"layer", row.layer},
                            {"where", to_string(row.where)}});
-        print_json(all);
+        print_json({{"name", name}, {"values", all}});
         return done;
     }
     std::size_t widest = 0;
     for (const Explained& row : rows) widest = std::max(widest, row.field.size());
     for (const Explained& row : rows) {
-        std::string value = row.value.substr(0, row.value.find('\n'));
-        if (value.size() < row.value.size()) value += " …";
+        std::string value = fit(row.value.substr(0, row.value.find('\n')), longest_value);
+        if (row.value.find('\n') != std::string::npos) value += " …";
         fmt::print("{:<{}}  {}  [{}{}{}]\n", row.field, widest, value.empty() ? "\"\"" : value,
                    row.layer, row.where.file.empty() ? "" : " ", to_string(row.where));
     }
@@ -315,6 +324,16 @@ fs::path user_cache() {
     if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0')
         return fs::path(home) / ".cache" / "gallop";
     return {};
+}
+
+bool is_planned(const fs::path& given) {
+    if (fs::exists(given / "run.json")) return true;
+    if (fs::is_directory(given))
+        throw_input_error(
+            "{0}: a folder without a plan (there is no run.json in it); gallop plan MANIFEST --out "
+            "{0} makes one",
+            given.string());
+    return false;
 }
 
 void print_notes(const Problems& notes) {

@@ -20,6 +20,7 @@
 #include "farm/plan.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/serve.hpp"
+#include "farm/survey.hpp"
 #include "media/store.hpp"
 
 namespace gallop::cli {
@@ -62,7 +63,18 @@ Prints a line "NAME PATH" for each clip. Exit code: 0 all done, 2 the request is
 items were given up, 4 stopped early and resumable.
 )";
 
-bool is_run_directory(const fs::path& path) { return fs::exists(path / "run.json"); }
+/// Neither a manifest nor a run directory is given.
+[[noreturn]] void refuse_nothing(bool attach) {
+    std::error_code failed;
+    throw_input_error(
+        "gallop run: {} is missing; gallop run --help shows how{}",
+        attach ? "the run directory to attach to" : "a manifest or a run directory",
+        fs::exists("run.json", failed)
+            ? fmt::format(
+                  ". The working directory is a run directory: gallop run{} . goes on with it",
+                  attach ? " --attach" : "")
+            : "");
+}
 
 /// A planned run, not to be planned again: what would change the plan is refused.
 fs::path planned_run(const Values& values) {
@@ -71,9 +83,10 @@ fs::path planned_run(const Values& values) {
         if (values.contains(option))
             throw_input_error("gallop run: --{} has no say in {}, which is planned already", option,
                               directory.string());
-    if (!is_run_directory(directory))
-        throw_input_error("{}: holds no planned run (gallop plan MANIFEST --out DIR makes one)",
-                          directory.string());
+    if (!is_planned(directory))
+        throw_input_error(
+            "{}: {} (must be a run directory; gallop plan MANIFEST --out DIR makes one)",
+            directory.string(), fs::exists(directory) ? "a file" : "no such file or folder");
     return fs::canonical(directory);
 }
 
@@ -86,7 +99,7 @@ struct HeldRun {
 };
 
 HeldRun hold_run(const Values& values) {
-    if (is_run_directory(text_of(values, "MANIFEST"))) {
+    if (is_planned(text_of(values, "MANIFEST"))) {
         const fs::path directory = planned_run(values);
         return {{}, directory, std::make_unique<RunLock>(directory)};
     }
@@ -146,7 +159,12 @@ ServeOptions options_of(const Values& values) {
     return options;
 }
 
-void print_result(const fs::path& directory, bool json) {
+std::string in_json(const std::string& text) {
+    return Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// `why`: the run stopped, or "".
+void print_result(const fs::path& directory, const std::string& why, bool json) {
     using State = ItemHistory::State;
     RunHistory history(directory);
     std::vector<bool> rendered(history.size());
@@ -156,8 +174,8 @@ void print_result(const fs::path& directory, bool json) {
         if (kind == "done" && item) rendered[*item] = !event.value("adopted", false);
     });
     if (json)
-        fmt::print("{{\"directory\": {}, \"stopped\": {}, \"items\": [",
-                   Json(directory.string()).dump(), history.outcome() == "stopped");
+        fmt::print("{{\"directory\": {}, \"stopped\": {}, \"why\": {}, \"items\": [",
+                   in_json(directory.string()), history.outcome() == "stopped", in_json(why));
     const char* separator = "\n  ";
     for (std::size_t i = 0; i < history.size(); ++i) {
         const State state = history[i].state;
@@ -176,9 +194,12 @@ void print_result(const fs::path& directory, bool json) {
                     {"rendered", static_cast<bool>(rendered[i])}};
         if (state == State::done) row["clip"] = clip;
         if (state == State::quarantined) {
-            const Json event = history.event(history[i].decided);
-            row["error"] = event.value("error", "");
-            row["reason"] = event.value("reason", "");
+            const FailureStatus failure = failure_of(history, i);
+            row["kind"] = failure.kind;
+            row["error"] = failure.error;
+            row["reason"] = failure.reason;
+            row["host"] = failure.host;
+            row["log"] = failure.log;
         }
         fmt::print("{}{}", std::exchange(separator, ",\n  "),
                    row.dump(-1, ' ', false, Json::error_handler_t::replace));
@@ -188,7 +209,7 @@ void print_result(const fs::path& directory, bool json) {
 
 /// Says what came of a run. The exit code.
 int conclude(const ServeResult& result, const fs::path& directory, const Values& values) {
-    print_result(directory, values.contains("json"));
+    print_result(directory, result.why, values.contains("json"));
     if (result.trouble && result.trouble->kind == FailureKind::input)
         throw InputError(result.trouble->error);
     log_info("{} directory={}{}",
@@ -227,7 +248,8 @@ int run(const Arguments& arguments) {
         "extend", "")("attach", "")("json", "")("slots", po::value<int>()->default_value(0));
     add_manifest_options(options);
     add_backend_options(options);
-    const Values values = parse("run", arguments, options, {"MANIFEST"});
+    const Values values = parse("run", arguments, options, {"MANIFEST"}, 1);
+    if (!values.contains("MANIFEST")) refuse_nothing(values.contains("attach"));
     ServeOptions how = options_of(values);
 
     static StopSignals signals;  // its thread lives as long as the process
@@ -254,7 +276,9 @@ int run(const Arguments& arguments) {
         }
     } catch (const std::exception& failed) {
         failure = std::current_exception();
-        if (dynamic_cast<const InputError*>(&failed) != nullptr) code = wrong_request;
+        if (dynamic_cast<const InputError*>(&failed) != nullptr ||
+            dynamic_cast<const AccessError*>(&failed) != nullptr)
+            code = wrong_request;
         if (dynamic_cast<const DiskError*>(&failed) != nullptr) code = stopped_early;
         if (link->rank() > 0)
             all_well = false;

@@ -9,6 +9,7 @@
 
 #include "cli/commands.hpp"
 #include "core/check.hpp"
+#include "core/log.hpp"
 #include "farm/progress_line.hpp"
 #include "farm/retry.hpp"
 #include "farm/status_page.hpp"
@@ -42,7 +43,7 @@ Gives items another chance: the next `gallop run` renders them again. Refused wh
   --failed       all quarantined items; with IDs, only these (quarantined, or failed and to be tried again)
   ID             an id, the start of one (four digits at least), or a name
 
-Prints the ids.
+Prints the ids; how many there are goes to the log.
 )";
 
 /// Rows of the terminal behind standard output; 0 where nobody knows.
@@ -142,7 +143,15 @@ int retry(const Arguments& arguments) {
         words.insert(words.begin(), given);
         given.clear();
     }
-    for (const std::string& id : retry_items(find_run(given), words)) fmt::print("{}\n", id);
+    const fs::path run = find_run(given);
+    const std::vector<std::string> ids = retry_items(run, words);
+    for (const std::string& id : ids) fmt::print("{}\n", id);
+    if (ids.empty())
+        log_info("no item is quarantined in {}: nothing to retry", run.string());
+    else
+        log_info("{} {} another chance: gallop run {} renders {} again", ids.size(),
+                 ids.size() == 1 ? "item gets" : "items get", run.string(),
+                 ids.size() == 1 ? "it" : "them");
     return done;
 }
 

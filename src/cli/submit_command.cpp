@@ -16,6 +16,7 @@
 #include "farm/plan.hpp"
 #include "farm/plan_report.hpp"
 #include "farm/run_lock.hpp"
+#include "farm/survey.hpp"
 #include "farm/time_text.hpp"
 
 namespace gallop::cli {
@@ -53,16 +54,28 @@ struct Submission {
     std::string time;  ///< suggested by the plan; "" for a run that is planned already
 };
 
+/// Two jobs would fight for one run directory; tasks without MPI may join others.
+void refuse_second_job(const fs::path& directory, bool array) {
+    const std::optional<SlurmJob> job = slurm_job(directory);
+    if (!job || !job->waits_or_runs() || (array && job->array)) return;
+    throw_input_error(
+        "{0}: Slurm job {1} is there already ({2}); gallop status {0} says how it stands, "
+        "scancel {1} ends it",
+        directory.string(), job->id, job->state);
+}
+
 Submission plan_of(const Values& values) {
     Submission found;
     const fs::path given = text_of(values, "MANIFEST");
-    if (fs::exists(given / "run.json")) {
+    const bool print = values.contains("print");
+    if (is_planned(given)) {
         for (const char* option : {"out", "set", "param"})
             if (values.contains(option))
                 throw_input_error("gallop submit: --{} has no say in {}, which is planned already",
                                   option, given.string());
         const RunConfig config = read_run_config(given);
         found.directory = fs::canonical(given);
+        if (!print) refuse_second_job(found.directory, values.contains("array"));
         found.slurm = config.slurm;
         found.reserve = config.limits.walltime_reserve_seconds;
         return found;
@@ -73,13 +86,19 @@ Submission plan_of(const Values& values) {
             .lexically_normal();
     found.slurm = manifest.slurm;
     found.reserve = manifest.limits.walltime_reserve_seconds;
+    if (!print && fs::exists(found.directory / "run.json")) {
+        refuse_second_job(found.directory, values.contains("array"));
+        throw_input_error(
+            "{0}: is planned already; gallop submit {0} goes on with it (or choose another --out)",
+            found.directory.string());
+    }
     NetworkCheck networks(manifest.model.choice());
     PlanOptions how;
     how.networks = &networks;
     how.digest_cache = user_cache();
     how.calibration = find_calibration("h100", name_of(manifest.model.precision), user_cache());
     std::optional<RunLock> lock;
-    if (!values.contains("print")) {
+    if (!print) {
         how.directory = found.directory;
         lock.emplace(how.directory);
     }
@@ -125,7 +144,7 @@ std::string script_of(const Submission& run, const std::string& backend, bool ar
                        settings);
 }
 
-/// The id that sbatch gives to a job. Throws Error with what sbatch says.
+/// The id that sbatch gives to a job. Throws InputError with what sbatch says.
 std::string hand_over(const fs::path& script) {
     const std::string command = shell_text({"sbatch", "--parsable", script.string()}) + " 2>&1";
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(::popen(command.c_str(), "re"),
@@ -139,8 +158,8 @@ std::string hand_over(const fs::path& script) {
     const std::string last = said.substr(said.rfind('\n') + 1);
     const std::string id = last.substr(0, last.find(';'));
     if (id.empty() || id.find_first_not_of("0123456789") != std::string::npos)
-        throw Error(fmt::format("{}: sbatch refused it: {}", script.string(),
-                                said.empty() ? "no word" : said));
+        throw_input_error("{}: sbatch refused it: {}", script.string(),
+                          said.empty() ? "no word" : said);
     return id;
 }
 

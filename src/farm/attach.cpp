@@ -327,7 +327,15 @@ private:
         record.text = failed.error;
         write(record, {{"device", device_}, {"log", failed.log}});
         look();
-        log_error("{} item={} error=\"{}\"", name_of(failed.why), failed.id, failed.error);
+        FailureStatus failure{.id = failed.id,
+                              .name = name_of_item(start_.plan.rows[failed.item]),
+                              .kind = std::string(name_of(failed.why)),
+                              .error = failed.error,
+                              .reason = "",
+                              .host = host_name(),
+                              .log = failed.log,
+                              .time = ""};
+        log_failure(failure);
         if (failed.why == FailureKind::disk) feed_at_ = now + disk_pause_seconds;
         if (start_.config.retry.other_host) failed_here_[failed.item] = now + other_host_seconds;
         if (const std::string why = verdict(failed.item); !why.empty()) {
@@ -335,6 +343,8 @@ private:
             given_up.attempt = start_.ledger.trouble(failed.item)->tries();
             given_up.text = why;
             write(given_up, {{"error", failed.error}});
+            failure.reason = why;
+            log_failure(failure);
             settle(failed.item);
             const coordinator::FailureLimit& limit = policy_.stop_after_failed;
             const double most =

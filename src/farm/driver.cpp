@@ -142,13 +142,12 @@ void Driver::on(int rank, const message::Done& done, double now) {
     tell(coordinator::ItemDone{rank, done.slot, done.item, done.adopted ? 0 : total(done.seconds)},
          now);
     done_ = nullptr;
-    errors_.erase(done.item);
+    last_failures_.erase(done.item);
 }
 
 void Driver::on(int rank, const message::Failed& failed, double now) {
     progress_.erase({rank, failed.slot});
     failed_ = &failed;
-    errors_[failed.item] = failed.error;
     tell(coordinator::ItemFailed{rank, failed.slot, failed.item, kind_of(failed.why), failed.error},
          now);
     failed_ = nullptr;
@@ -269,8 +268,7 @@ void Driver::record(const Record& record) {
         if (failed_ != nullptr && failed_->item == record.item) line["log"] = failed_->log;
         ++failed_tries_;
     } else if (record.what == What::quarantined) {
-        line["error"] = errors_[record.item];
-        errors_.erase(record.item);
+        line["error"] = last_failures_[record.item].error;
     } else if (record.what == What::lost && record.agent != coordinator::no_agent &&
                !leaving_orderly_) {
         lost_.insert(record.agent);

@@ -90,9 +90,8 @@ private:
     std::map<std::pair<int, int>, int> rounds_;                      ///< of ready slots
     std::map<int, std::string> devices_;                             ///< by rank
     std::set<int> lost_;
-    std::unordered_map<coordinator::ItemIndex, std::string>
-        errors_;                                                     ///< last, of items that failed
-    std::unordered_map<coordinator::ItemIndex, std::string> names_;  ///< of items on show
+    std::unordered_map<coordinator::ItemIndex, FailureStatus> last_failures_;  ///< of open items
+    std::unordered_map<coordinator::ItemIndex, std::string> names_;            ///< of items on show
     std::vector<FailureStatus> failures_;
     std::size_t failed_tries_ = 0;
     std::uint64_t disk_free_ = 0;

@@ -38,20 +38,25 @@ const std::string& Driver::name_of_item(coordinator::ItemIndex item) {
 }
 
 void Driver::note_failure(const coordinator::Record& record, const nlohmann::json& line) {
-    FailureStatus failure;
+    const bool given_up = record.what == coordinator::Record::What::quarantined;
+    FailureStatus& failure = last_failures_[record.item];
     failure.id = line.value("id", "");
     failure.name = name_of_item(record.item);
     names_.erase(record.item);
-    failure.kind = line.value("event", "") == "failed" ? line.value("kind", "") : "quarantined";
-    failure.error = line.value("error", "");
-    if (failure.kind == "quarantined") failure.error = line.value("reason", failure.error);
-    failure.host = line.value("host", "");
-    failure.log = line.value("log", "");
+    if (given_up) {
+        if (failure.kind.empty()) failure.kind = "quarantined";
+        failure.reason = line.value("reason", "");
+    } else {
+        failure.kind = line.value("kind", "");
+        failure.error = line.value("error", "");
+        failure.host = line.value("host", "");
+        failure.log = line.value("log", "");
+    }
     failure.time = line.value("time", "");
-    log_error("{} item={} name=\"{}\" host={} error=\"{}\"", failure.kind, failure.id, failure.name,
-              failure.host, failure.error);
-    failures_.push_back(std::move(failure));
+    log_failure(failure);
+    failures_.push_back(failure);
     if (failures_.size() > RunStatus::most_failures) failures_.erase(failures_.begin());
+    if (given_up) last_failures_.erase(record.item);
 }
 
 RunStatus Driver::status(double now) {

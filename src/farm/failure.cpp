@@ -5,6 +5,8 @@
 #include <new>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "core/error.hpp"
 #include "core/file_errors.hpp"
 #include "core/utf8.hpp"
@@ -59,6 +61,14 @@ std::string shortened(std::string_view text, std::size_t bytes) {
     if (made.size() <= bytes) return made;
     made.resize(kept);
     return bytes < ellipsis.size() ? made : made.append(ellipsis);
+}
+
+std::string first_line_of(std::string_view text) {
+    while (text.ends_with('\n')) text.remove_suffix(1);
+    const std::size_t end = text.find('\n');
+    if (end == std::string_view::npos) return std::string(text);
+    const auto more = std::count(text.begin() + static_cast<std::ptrdiff_t>(end), text.end(), '\n');
+    return fmt::format("{} (and {} more line{})", text.substr(0, end), more, more == 1 ? "" : "s");
 }
 
 Failure failure_of(std::exception_ptr thrown) {

@@ -37,4 +37,7 @@ Failure failure_of(std::exception_ptr thrown);
 /// becomes "?", control characters other than newlines become spaces.
 std::string shortened(std::string_view text, std::size_t bytes);
 
+/// The first line of an error's text, for a log line or a table, and how many more there are.
+std::string first_line_of(std::string_view text);
+
 }  // namespace gallop

@@ -12,6 +12,7 @@
 #include "farm/canonical_json.hpp"
 #include "farm/index.hpp"
 #include "farm/journal.hpp"
+#include "farm/problems.hpp"
 #include "farm/render_item.hpp"
 #include "farm/report.hpp"
 #include "farm/run_json.hpp"
@@ -48,6 +49,18 @@ std::string sr_of(const PromoteRequest& request, Size size) {
         return request.resolution + "_sr";
     // Halfway, by area, between the sizes of the published scripts.
     return std::int64_t{size.width} * size.height <= 2 * 896 * 512 ? "540p_sr" : "1080p_sr";
+}
+
+void refuse_missing_network(const fs::path& model, const std::string& sr) {
+    std::error_code failed;
+    if (fs::is_directory(model / sr, failed)) return;
+    const std::string other = sr == "540p_sr" ? "1080p_sr" : "540p_sr";
+    throw_input_error(
+        "{}: has no folder {}, the network of the second stage; put its weights there{}",
+        model.string(), sr,
+        fs::is_directory(model / other, failed)
+            ? fmt::format(", or take {}, which is there, with --sr {}", other, other)
+            : "");
 }
 
 /// Where the draft's base latents are, and whether they are as they were computed.
@@ -216,7 +229,7 @@ std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteReq
                                       RunConfig& config) {
     config = drafts.config();
     std::vector<Promotion> promotions;
-    for (const std::string& word : request.words) {
+    for_each_word(request.words, [&](const std::string& word) {
         const std::size_t index = drafts.resolve(word);
         const PlanRow& row = drafts.plan().rows[index];
         Promotion made;
@@ -226,6 +239,7 @@ std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteReq
         item.size = promoted_size(request.resolution, item.base_size);
         item.sr = sr_of(request, item.size);
         item.super = {};
+        refuse_missing_network(config.model.path, item.sr);
 
         const WeightsDigests now =
             digest_weights(config.model.path, {item.variant, item.sr}, request.digest_cache);
@@ -261,7 +275,7 @@ std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteReq
             std::any_of(promotions.begin(), promotions.end(),
                         [&](const Promotion& p) { return p.planned.item.id == item.id; });
         if (!twice) promotions.push_back(std::move(made));
-    }
+    });
     config.name += "-" + request.resolution;
     config.outputs.root = request.out.string();
     config.buckets.clear();

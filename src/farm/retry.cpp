@@ -3,6 +3,7 @@
 #include "core/check.hpp"
 #include "farm/history.hpp"
 #include "farm/journal.hpp"
+#include "farm/problems.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/survey.hpp"
 #include "farm/time_text.hpp"
@@ -21,7 +22,7 @@ std::vector<std::string> retry_items(const std::filesystem::path& run,
     history.update();
 
     std::vector<std::size_t> items;
-    for (const std::string& word : words) {
+    for_each_word(words, [&](const std::string& word) {
         const std::size_t item = history.resolve(word);
         const ItemHistory& known = history[item];
         if (known.state == State::done)
@@ -31,7 +32,7 @@ std::vector<std::string> retry_items(const std::filesystem::path& run,
             throw_input_error("{}: item \"{}\" has not failed; `gallop run` renders it",
                               run.string(), word);
         items.push_back(item);
-    }
+    });
     if (words.empty())
         for (std::size_t item = 0; item < history.size(); ++item)
             if (history[item].state == State::quarantined) items.push_back(item);

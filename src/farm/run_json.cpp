@@ -96,8 +96,9 @@ RunConfig run_config_of(const Json& json) {
 
 RunConfig read_run_config(const std::filesystem::path& run) {
     const std::filesystem::path path = run / "run.json";
+    const std::string text = read_text(path);
     try {
-        return run_config_of(Json::parse(read_text(path)));
+        return run_config_of(Json::parse(text));
     } catch (const Json::parse_error& wrong) {
         throw_input_error(
             "{}: byte {} is where it stops being JSON: a damaged file; take the "

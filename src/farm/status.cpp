@@ -9,6 +9,7 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
+#include "farm/failure.hpp"
 
 namespace gallop {
 namespace {
@@ -79,6 +80,7 @@ void fields_of_failure(const Visit& field, Failure& failure) {
     field("name", failure.name);
     field("kind", failure.kind);
     field("error", failure.error);
+    field("reason", failure.reason);
     field("host", failure.host);
     field("log", failure.log);
     field("time", failure.time);
@@ -147,6 +149,16 @@ private:
 }  // namespace
 
 std::string_view name_of(RunState state) { return state_names.at(static_cast<std::size_t>(state)); }
+
+void log_failure(const FailureStatus& failure) {
+    std::string tail;
+    if (!failure.reason.empty()) tail += fmt::format(" reason=\"{}\"", failure.reason);
+    if (!failure.host.empty()) tail += fmt::format(" host={}", failure.host);
+    if (!failure.error.empty()) tail += fmt::format(" error=\"{}\"", first_line_of(failure.error));
+    if (!failure.log.empty()) tail += fmt::format(" log={}", failure.log);
+    log_error("{} item={} name=\"{}\" kind={}{}", failure.reason.empty() ? "failed" : "quarantined",
+              failure.id, failure.name, failure.kind, tail);
+}
 
 Json to_json(const RunStatus& status) {
     Json json = {{"state", std::string(name_of(status.state))},

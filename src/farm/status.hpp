@@ -47,12 +47,18 @@ struct SlotStatus {
 struct FailureStatus {
     std::string id;
     std::string name;
-    std::string kind;  ///< error, input, out_of_memory, crash, hung, bad_output, disk, quarantined
-    std::string error;
+    /// Of the last failed try: error, input, out_of_memory, crash, hung, bad_output, disk; quarantined:
+    /// given up without one.
+    std::string kind;
+    std::string error;   ///< whole, perhaps of several lines
+    std::string reason;  ///< why the item was given up; empty: it was not
     std::string host;
     std::string log;  ///< path inside the run directory, or empty
     std::string time;
 };
+
+/// Logs a failed try, or that an item is given up, in one line with the first one of its error.
+void log_failure(const FailureStatus& failure);
 
 /// A run at one moment: what `status.json` holds. Counts are of distinct items; done, quarantined,
 /// leased and open add up to items.

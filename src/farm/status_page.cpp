@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "farm/failure.hpp"
 #include "farm/terminal.hpp"
 
 namespace gallop {
@@ -94,17 +96,21 @@ void failures(const char* heading, const std::vector<FailureStatus>& failed, std
               Page& page) {
     if (failed.empty()) return;
     page.heading(fmt::format("{} ({})", heading, count));
+    bool cut = false;
     for (std::size_t i = 0; i < std::min(failed.size(), most_failures_shown); ++i) {
         const FailureStatus& one = failed[i];
-        page.line(
-            fmt::format("  {} {} {}: {}", one.id.substr(0, 12), one.name, one.kind, one.error));
-        std::string where;
-        if (!one.host.empty()) where += fmt::format(" on {}", one.host);
-        if (!one.log.empty()) where += fmt::format(", log {}", one.log);
-        if (!where.empty()) page.line("     " + where);
+        page.line(fmt::format("  {} {} {}: {}", one.id.substr(0, 12), one.name, one.kind,
+                              first_line_of(one.error)));
+        cut = cut || one.error.find('\n') != std::string::npos;
+        std::vector<std::string> more;
+        if (!one.reason.empty()) more.push_back(one.reason);
+        if (!one.host.empty()) more.push_back("on " + one.host);
+        if (!one.log.empty()) more.push_back("log " + one.log);
+        if (!more.empty()) page.line(fmt::format("      {}", fmt::join(more, ", ")));
     }
     if (count > most_failures_shown)
         page.line(fmt::format("  and {} more (--json lists all)", count - most_failures_shown));
+    if (cut) page.line("  (--json has the errors whole)");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "farm/survey.hpp"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -174,9 +175,7 @@ FailureStatus failure_of(const RunHistory& history, std::size_t item) {
         if (failure.kind.empty()) failure.kind = "quarantined";
         if (const std::string error = text_at(given_up, "error"); !error.empty())
             failure.error = error;
-        if (const std::string reason = text_at(given_up, "reason"); !reason.empty())
-            failure.error =
-                failure.error.empty() ? reason : fmt::format("{} ({})", failure.error, reason);
+        failure.reason = text_at(given_up, "reason");
         failure.time = text_at(given_up, "time");
     }
     return failure;
@@ -212,6 +211,7 @@ std::optional<SlurmJob> slurm_job(const fs::path& run) {
     const auto found = file.is_object() ? file.find("job_id") : file.end();
     SlurmJob job{.id = "", .state = "unknown", .note = "", .left = ""};
     if (found == file.end()) return job;
+    job.array = file.value("array", Json()) == true;
     job.id = found->is_string() ? found->get<std::string>() : found->dump();
     if (job.id.empty() || job.id.find_first_not_of("0123456789_") != std::string::npos)
         return job;  // goes into a command below
@@ -251,6 +251,15 @@ std::optional<SlurmJob> slurm_job(const fs::path& run) {
     return job;
 }
 
+bool SlurmJob::waits_or_runs() const {
+    // Source: squeue(1), the job states in which a job will run, runs, or may run again.
+    static constexpr std::array<std::string_view, 8> lasting = {
+        "PENDING", "CONFIGURING", "RUNNING",  "SUSPENDED",
+        "STOPPED", "REQUEUE",     "RESIZING", "SIGNALING"};
+    return std::any_of(lasting.begin(), lasting.end(),
+                       [&](std::string_view one) { return state.find(one) != std::string::npos; });
+}
+
 Json to_json(const Survey& survey) {
     const auto list = [](const std::vector<FailureStatus>& failures) {
         Json all = Json::array();
@@ -259,6 +268,7 @@ Json to_json(const Survey& survey) {
                            {"name", one.name},
                            {"kind", one.kind},
                            {"error", one.error},
+                           {"reason", one.reason},
                            {"host", one.host},
                            {"log", one.log},
                            {"time", one.time}});

@@ -36,9 +36,13 @@ Pulse feel_pulse(const std::filesystem::path& run);
 /// The Slurm job that a run directory knows of.
 struct SlurmJob {
     std::string id;
-    std::string state;  ///< "RUNNING", "2 RUNNING, 1 PENDING" (an array), …; "gone" or "unknown"
-    std::string note;   ///< squeue's reason or nodes, of the first task
-    std::string left;   ///< squeue's remaining time, likewise
+    std::string state;   ///< "RUNNING", "2 RUNNING, 1 PENDING" (an array), …; "gone" or "unknown"
+    std::string note;    ///< squeue's reason or nodes, of the first task
+    std::string left;    ///< squeue's remaining time, likewise
+    bool array = false;  ///< of tasks without MPI
+
+    /// Whether it, or a task of it, is in the queue or at work; not when nobody knows.
+    bool waits_or_runs() const;
 };
 
 /// What can be said of a run from its directory.

@@ -96,8 +96,12 @@ WeightsDigests digest_weights(const fs::path& model, const std::vector<std::stri
     WeightsDigests digests;
     try {
         const fs::path whole = fs::canonical(model);
-        for (const std::string& network : networks)
+        for (const std::string& network : networks) {
+            if (!fs::is_directory(whole / network))
+                throw_input_error("{}: has no folder {} (the weights of that network)",
+                                  model.string(), network);
             digests[network] = digest_part(whole, files_of(whole / network), cache);
+        }
         std::vector<fs::path> shared;
         for (const auto& entry : fs::directory_iterator(whole)) {
             if (network_folders.contains(entry.path().filename().string())) continue;
@@ -110,7 +114,7 @@ WeightsDigests digest_weights(const fs::path& model, const std::vector<std::stri
         }
         digests["shared"] = digest_part(whole, std::move(shared), cache);
     } catch (const fs::filesystem_error& failed) {
-        throw_input_error("{}: {}", model.string(), failed.code().message());
+        throw_input_error("{}: {}", failed.path1().string(), failed.code().message());
     }
     cache.save();
     return digests;

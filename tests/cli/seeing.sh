@@ -50,6 +50,8 @@ check "p = json.loads(out); assert p['device'] == 'cpu' and p['measured'] and 0 
 [ -s cache/gallop/calibration-cpu.json ] || fail "the probed rates were not kept"
 expect 2 "$gallop" plan drafts.yaml --probe 0
 id=$(python3 -c 'import json; print(json.loads(open("drafts/items.lock.jsonl").readline())["id"])')
+expect 0 "$gallop" explain drafts.yaml "$id" --run drafts --json
+check "e = json.loads(out); assert e['name'] == 'cafe' and {'field', 'value', 'layer', 'where'} == set(e['values'][0]), e"
 expect 0 "$gallop" explain drafts.yaml "$id" --run drafts
 cp out by_id && expect 0 "$gallop" explain drafts.yaml cafe
 cmp out by_id || fail "explain says another thing by id than by name"
@@ -68,6 +70,53 @@ expect 2 "$gallop" status model
 expect 2 "$gallop" retry drafts
 expect 2 "$gallop" retry drafts --failed cafe
 expect 0 "$gallop" retry drafts --failed
+grep -q 'nothing to retry' log || fail "retry does not say that there is nothing to do"
+
+echo "== what is no run, and no known file"
+expect 2 "$gallop" run
+(cd drafts && expect 2 "$gallop" run --attach && mv out log "$folder") || fail "run without a run directory"
+grep -q 'gallop run --attach \. goes on' log || fail "run does not see the run directory around it"
+for command in run submit; do
+    expect 2 "$gallop" "$command" model
+    grep -q '^model: a folder without a plan .*gallop plan MANIFEST --out model' log || fail "$command of a folder"
+done
+expect 2 "$gallop" plan model
+grep -q '^model: a folder (must be a file)' log || fail "a folder in place of a manifest"
+mkdir -p empty
+: >empty.mp4
+expect 2 "$gallop" inspect empty
+grep -q '^empty: a folder without a file in it (known: ' log || fail "inspect of an empty folder"
+expect 2 "$gallop" inspect empty.mp4
+grep -q '^empty.mp4: an empty file (known: ' log || fail "inspect of an empty file"
+expect 2 "$gallop" inspect drafts.yaml
+grep -q 'it begins with "version: 1' log || fail "inspect of a text"
+expect 2 "$gallop" inspect drafts/items.lock.jsonl
+grep -q 'none of its 2 lines is one of a run.s journal' log || fail "inspect of other rows"
+mkdir locked && cp drafts.yaml locked && chmod 0 locked && cp "$gallop" program
+if [ "$(id -u)" -eq 0 ]; then as_nobody="setpriv --reuid=65534 --clear-groups"; else as_nobody=; fi
+chmod 755 "$folder"
+for command in check run "inspect" "status"; do
+    expect 2 $as_nobody ./program "$command" locked/drafts.yaml
+    grep -q '^locked/drafts.yaml.*: Permission denied' log || fail "$command does not name what it may not read"
+done
+
+echo "== a job"
+mkdir bin
+printf '#!/bin/sh\necho 4711\n' >bin/sbatch
+printf '#!/bin/sh\necho "PENDING|(Priority)|4:00:00"\n' >bin/squeue
+chmod +x bin/*
+PATH=$folder/bin:$PATH expect 0 "$gallop" submit drafts.yaml --out job
+grep -qx 4711 out || fail "no job id"
+for again in "drafts.yaml --out job" job; do
+    PATH=$folder/bin:$PATH expect 2 "$gallop" submit $again
+    grep -q 'job: Slurm job 4711 is there already (PENDING)' log || fail "a second job on one directory"
+done
+rm bin/squeue
+PATH=$folder/bin:$PATH expect 2 "$gallop" submit drafts.yaml --out job
+grep -q 'job: is planned already; gallop submit .*job goes on with it' log || fail "a plan that is there is not told"
+printf '#!/bin/sh\necho "sbatch: error: invalid partition" >&2\nexit 1\n' >bin/sbatch
+PATH=$folder/bin:$PATH expect 2 "$gallop" submit job
+grep -q 'sbatch refused it: sbatch: error: invalid partition' log || fail "what sbatch says is not told"
 
 echo "== index, exports, report"
 expect 0 "$gallop" index drafts
@@ -83,6 +132,9 @@ rows = list(csv.DictReader(open(sys.argv[1], newline="")))
 assert [row["prompt"] for row in rows] == ["A barista says good morning, cups clink",
                                            "She hums while rain hits the window"], rows
 END
+expect 0 "$gallop" export csv drafts --out table.csv --json
+check "assert json.loads(out) == {'file': 'table.csv', 'clips': 2}"
+expect 2 "$gallop" export csv drafts --json
 expect 0 "$gallop" export webdataset drafts --out shards --latents
 python3 - drafts shards <<'END' || fail "shards"
 import json, os, sys, tarfile
@@ -111,7 +163,8 @@ expect 0 "$gallop" report drafts
 
 echo "== promote"
 id=$(python3 -c 'import json; print(json.loads(open("drafts/index.jsonl").readline())["id"])')
-expect 2 "$gallop" promote drafts nobody --resolution 128x64
+expect 2 "$gallop" promote drafts nobody cafe somebody --resolution 128x64
+grep -q 'no item "nobody"' log && grep -q 'no item "somebody"' log || fail "not every unknown item is named"
 expect 2 "$gallop" promote drafts cafe --resolution 100x64
 expect 2 "$gallop" promote drafts cafe
 expect 0 "$gallop" promote drafts cafe --resolution 128x64 --threads 2

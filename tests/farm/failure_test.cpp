@@ -36,6 +36,13 @@ TEST(Failure, NamesEachKindAndFindsItByItsName) {
     EXPECT_FALSE(failure_kind("OOM").has_value());
 }
 
+TEST(FirstLineOf, CountsTheLinesThatItLeavesOut) {
+    EXPECT_EQ(first_line_of("signal 9"), "signal 9");
+    EXPECT_EQ(first_line_of("signal 9\n"), "signal 9");
+    EXPECT_EQ(first_line_of("missing:\n  a"), "missing: (and 1 more line)");
+    EXPECT_EQ(first_line_of("missing:\n  a\n  b\n"), "missing: (and 2 more lines)");
+}
+
 TEST(Shortened, CutsAtACharactersEdge) {
     EXPECT_EQ(shortened("abcdef", 6), "abcdef");
     EXPECT_EQ(shortened("abcdefg", 6), "abc…");

@@ -371,8 +371,9 @@ TEST_F(ManifestTest, TellsDuplicateKeysAndEmptyValuesBesideAllOtherMistakes) {
     EXPECT_THAT(
         mistakes(with_items("items:\n  - prompt:\n    seed: 1\n    seed: 2\n  - prompt: p\n"
                             "    secnods: 3\nname: again\n")),
-        ElementsAre("5:5: prompt is empty (must be text)", "7:5: duplicate key \"seed\"",
-                    HasSubstr("9:5: unknown key \"secnods\""), "10:1: duplicate key \"name\""));
+        ElementsAre("5:5: prompt is empty (must be text)", "5:5: item \"item-0001\" has no prompt",
+                    "7:5: duplicate key \"seed\"", HasSubstr("9:5: unknown key \"secnods\""),
+                    "10:1: duplicate key \"name\""));
 }
 
 TEST_F(ManifestTest, TakesDottedAndNestedFieldsAlike) {

@@ -1,5 +1,7 @@
 #include "farm/promote.hpp"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -195,6 +197,22 @@ TEST_F(PromoteTest, RefusesWhatItCannotStartFrom) {
     request_.words = {"item1"};
     std::ofstream(models_ / "distill" / "model.safetensors") << "others";
     EXPECT_THAT(refusal(), HasSubstr("the weights \"distill\" have changed"));
+    request_.words = {"nobody", "item2", "item0", "item99", "nobody"};
+    const std::string all = refusal();
+    EXPECT_THAT(all, HasSubstr("no item \"nobody\""));
+    EXPECT_THAT(all, HasSubstr("\nitem \"item2\" (" + run_->id(2) + ") is not finished"));
+    EXPECT_THAT(all, HasSubstr("holds no base latents"));
+    EXPECT_THAT(all, HasSubstr("no item \"item99\""));
+    EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 3);
+}
+
+TEST_F(PromoteTest, SaysWhichNetworkIsMissing) {
+    request_.words = {"item0"};
+    request_.resolution = "540p";
+    const std::string missing = request_.sr.empty() ? "540p_sr" : request_.sr;
+    fs::remove_all(models_ / missing);
+    EXPECT_THAT(refusal(),
+                HasSubstr("has no folder " + missing + ", the network of the second stage"));
 }
 
 TEST_F(PromoteTest, RefusesTheDirectoryOfAnotherRun) {

@@ -39,7 +39,8 @@ RunStatus example() {
     status.agents = {{0, "n1", "cpu", 2, "working", 3, 1, 0.5},
                      {1, "n2", "cpu", 2, "lost", 0, 0, 31}};
     status.slots = {{0, 1, "abcd", "rain", "base", 5, 8, 12.5, 30}};
-    status.failures = {{"abcd", "rain", "crash", "signal 9", "n1", "logs/x.log", "then"}};
+    status.failures = {
+        {"abcd", "rain", "crash", "signal 9", "failed on two hosts", "n1", "logs/x.log", "then"}};
     status.updated = "2026-01-02T03:04:05Z";
     return status;
 }

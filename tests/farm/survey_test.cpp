@@ -55,7 +55,9 @@ TEST(Survey, WorksFromTheJournalAloneWhenThereIsNoStatus) {
     EXPECT_EQ(status.agents[1].done, 1U);
     ASSERT_EQ(found.quarantined.size(), 1U);
     EXPECT_EQ(found.quarantined[0].name, "item2");
-    EXPECT_EQ(found.quarantined[0].error, "not finite (failed on two hosts)");
+    EXPECT_EQ(found.quarantined[0].error, "not finite");
+    EXPECT_EQ(found.quarantined[0].reason, "failed on two hosts");
+    EXPECT_EQ(found.quarantined[0].host, "n0");
     EXPECT_EQ(found.quarantined[0].log, "logs/renderer-n0-0-0.log");
     ASSERT_EQ(found.failing.size(), 1U);
     EXPECT_EQ(found.failing[0].kind, "crash");
@@ -171,6 +173,7 @@ TEST(SlurmJob, IsAskedForWhenTheRunKnowsOne) {
         EXPECT_EQ(job->state, "PENDING");
         EXPECT_EQ(job->note, "(Priority)");
         EXPECT_EQ(job->left, "4:00:00");
+        EXPECT_TRUE(job->waits_or_runs());
         EXPECT_THAT(page_of(run), HasSubstr("Slurm job 4711: PENDING (Priority), 4:00:00 of"));
         EXPECT_EQ(to_json(survey_of(run))["slurm"]["state"], "PENDING");
     }
@@ -179,14 +182,31 @@ TEST(SlurmJob, IsAskedForWhenTheRunKnowsOne) {
                                "echo 'PENDING|(Resources)|4:00:00'; echo 'RUNNING|n1|3:00:00'; "
                                "echo 'RUNNING|n2|2:59:00'");
         EXPECT_EQ(slurm_job(run.path())->state, "1 PENDING, 2 RUNNING");
+        EXPECT_TRUE(slurm_job(run.path())->waits_or_runs());
     }
     {
         const WithSqueue squeue(run.folder() / "bin", "echo 'Invalid job id' >&2; exit 1");
         EXPECT_EQ(slurm_job(run.path())->state, "gone");
+        EXPECT_FALSE(slurm_job(run.path())->waits_or_runs());
     }
     // What is no job id never reaches a shell.
     std::ofstream(run.path() / "slurm.json") << R"({"job_id": "1; touch evil"})";
     EXPECT_EQ(slurm_job(run.path())->state, "unknown");
+}
+
+TEST(StatusPage, ShowsTheFirstLineOfAnErrorWithReasonAndHost) {
+    TestRun run(2);
+    run.attempt(1);
+    const std::string error = "model/distill: tensors are missing:\n  a\n  b";
+    run.failed(1, "input", error);
+    run.quarantined(1, "the request is wrong", error);
+    const std::string page = page_of(run, 200);
+    EXPECT_THAT(page,
+                HasSubstr("item1 input: model/distill: tensors are missing: (and 2 more lines)\n"
+                          "      the request is wrong, on n0, log logs/renderer-n0-0-0.log\n"
+                          "  (--json has the errors whole)\n"));
+    EXPECT_EQ(to_json(survey_of(run))["quarantined_items"][0]["error"], error);
+    EXPECT_EQ(to_json(survey_of(run))["quarantined_items"][0]["reason"], "the request is wrong");
 }
 
 TEST(StatusPage, ShowsWhatMattersInANarrowTerminal) {
@@ -199,9 +219,10 @@ TEST(StatusPage, ShowsWhatMattersInANarrowTerminal) {
     EXPECT_THAT(page, HasSubstr("test: dead"));
     EXPECT_THAT(page, HasSubstr("10.0 % of the work"));
     EXPECT_THAT(page, HasSubstr("4 items: 1 done, 2 open, 1 quarantined"));
-    EXPECT_THAT(page, HasSubstr("QUARANTINED (1)\n  " + run.id(2).substr(0, 12) +
-                                " item2 error: latents are not finite (failed on two hosts)\n"
-                                "      on n0, log logs/renderer-n0-0-0.log\n"));
+    EXPECT_THAT(page,
+                HasSubstr("QUARANTINED (1)\n  " + run.id(2).substr(0, 12) +
+                          " item2 error: latents are not finite\n"
+                          "      failed on two hosts, on n0, log logs/renderer-n0-0-0.log\n"));
     EXPECT_THAT(page, HasSubstr("AGENTS\n   0 n0 cpu ×1 ended: 1 clips, 1 failed tries\n"));
     for (const std::size_t columns : {1U, 7U, 20U, 40U})
         for (const std::string& line : status_page(survey_of(run), columns, 0)) {
@@ -249,7 +270,13 @@ TEST(Retry, RefusesWhatHasNotFailedAndALiveRun) {
     run.quarantined(1, "r", "e");
     EXPECT_THROW(retry_items(run.path(), {"item0"}), InputError);
     EXPECT_THROW(retry_items(run.path(), {"item2"}), InputError);
-    EXPECT_THROW(retry_items(run.path(), {"item1", "nobody"}), InputError);
+    try {
+        retry_items(run.path(), {"item0", "item1", "nobody"});
+        FAIL() << "no exception";
+    } catch (const InputError& wrong) {
+        EXPECT_THAT(wrong.what(), HasSubstr("item \"item0\" is done"));
+        EXPECT_THAT(wrong.what(), HasSubstr("no item \"nobody\""));
+    }
     EXPECT_EQ(survey_of(run).status.quarantined, 1U);  // all or nothing
     const RunLock lock(run.path());
     try {
