@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 
 namespace gallop {
 namespace {
@@ -80,22 +81,13 @@ std::uint64_t tar_member_bytes(std::string_view name, std::uint64_t size) {
 
 TarWriter::TarWriter(const std::filesystem::path& path, std::string_view comment)
     : file_(path), descriptor_(::open(file_.path().c_str(), O_WRONLY | O_CLOEXEC)) {
-    if (!descriptor_)
-        throw Error(
-            fmt::format("{}: cannot open: {}", file_.path().string(), std::strerror(errno)));
+    if (!descriptor_) throw_file_error(file_.path(), "cannot open", errno);
     write(pax_header("pax_global_header", pax_record("comment", comment), 'g'));
 }
 
 void TarWriter::write(std::string_view bytes) {
     written_ += bytes.size();
-    while (!bytes.empty()) {
-        const ::ssize_t put = ::write(descriptor_.get(), bytes.data(), bytes.size());
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0)
-            throw Error(
-                fmt::format("{}: write failed: {}", file_.path().string(), std::strerror(errno)));
-        bytes.remove_prefix(static_cast<std::size_t>(put));
-    }
+    write_all(descriptor_.get(), bytes, file_.path());
 }
 
 void TarWriter::pad(std::uint64_t size) {

@@ -99,7 +99,9 @@ private:
         std::error_code missing;
         const std::uint64_t bytes = fs::file_size(path, missing);
         if (missing) {
-            problem(wanted, "is not there");
+            problem(wanted, missing == std::errc::no_such_file_or_directory
+                                ? "is not there"
+                                : "cannot be looked at: " + missing.message());
             return false;
         }
         count_.bytes += bytes;

@@ -1,9 +1,8 @@
 #include "model/file_writer.hpp"
 
 #include <cerrno>
-#include <cstring>
 
-#include "core/check.hpp"
+#include "core/file_errors.hpp"
 
 namespace gallop {
 
@@ -23,8 +22,6 @@ void FileWriter::commit() {
     file_.commit();
 }
 
-void FileWriter::fail(const char* what) const {
-    throw Error(fmt::format("{}: {}: {}", file_.path().string(), what, std::strerror(errno)));
-}
+void FileWriter::fail(const char* what) const { throw_file_error(file_.path(), what, errno); }
 
 }  // namespace gallop
