@@ -106,11 +106,13 @@ std::string failure_list(const ReportFigures& figures) {
         const FailureStatus& failure = one.failure;
         html += fmt::format(
             "<details class=failure><summary><b class={}>{}</b> {} <span class=small>{}</span> "
-            "{}</summary><p class=small>{}{}{}{}{}</p>",
+            "{}</summary><p class=small>{}{}{}{}</p>",
             one.given_up ? "bad" : "again", one.given_up ? "quarantined" : "to be tried again",
-            html_text(failure.name), html_text(failure.kind), html_text(failure.error), failure.id,
-            failure.reason.empty() ? "" : ", " + html_text(failure.reason),
-            failure.host.empty() ? "" : " on " + html_text(failure.host),
+            html_text(failure.name), html_text(failure.kind),
+            html_text(failure.reason.empty()
+                          ? failure.error
+                          : fmt::format("{} ({})", failure.error, failure.reason)),
+            failure.id, failure.host.empty() ? "" : " on " + html_text(failure.host),
             failure.time.empty() ? "" : ", " + html_text(failure.time),
             failure.log.empty() ? "" : ", " + html_text(failure.log));
         if (!one.log_tail.empty()) html += fmt::format("<pre>{}</pre>", html_text(one.log_tail));
