@@ -59,7 +59,7 @@ def main():
     probe("turbo decoder, 11 latent frames", "turbo-vae", MODEL / "turbo_vae/checkpoint-340000.ckpt", arch,
           {"latent": latent[0]}, {"video": turbo.decode(latent)[0]})
     oobleck = restore.oobleck(MODEL, SETTINGS)
-    sound, latent = torch.randn(1, 2, 8 * 2048) * 0.1, torch.randn(1, 64, 9)
+    sound, latent = torch.randn(1, 2, 8 * 2048 + 1000) * 0.1, torch.randn(1, 64, 9)
     probe("sound encoder", "audio-vae-encode", MODEL / "stable-audio-open-1.0", arch, {"encoder_in": sound[0]},
           {"encoder_mean_scale": oobleck.encoder(sound)[0]})
     probe("sound decoder", "audio-vae-decode", MODEL / "stable-audio-open-1.0", arch, {"latent": latent[0]},

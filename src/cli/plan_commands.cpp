@@ -132,7 +132,8 @@ int check(const Arguments& arguments) {
                 }
             }
             if (networks) look_at_networks(*networks, manifest, resolved.item, problems);
-            if (resolved.item.audio.empty() || sounds.measure(resolved, one.name, problems))
+            if (resolved.item.audio.empty() ||
+                sounds.measure(resolved, one.name, problems, manifest.notes))
                 clips += static_cast<std::uint64_t>(manifest.seeds.samples);
         });
         problems.raise();

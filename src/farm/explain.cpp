@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "farm/expand.hpp"
+#include "farm/inputs.hpp"
 
 namespace gallop {
 namespace {
@@ -15,6 +16,18 @@ using F = ItemField;
 bool is_shorthand(F field) {
     return field == F::guidance || field == F::sr || field == F::negative_prompt_file ||
            field == F::name;
+}
+
+/// How long a clip comes out, and which field says so.
+Explained length_of(const Expansion& one, const Item& item) {
+    const F by = !item.audio.empty()         ? F::audio
+                 : one.fields.has(F::frames) ? F::frames
+                                             : F::seconds;
+    const Assignment* set = one.fields.at(by);
+    std::string value =
+        fmt::format("{} pictures, {} latents of sound", item.frames, item.audio_latents);
+    if (by == F::audio) value += fmt::format(", from {} samples at 51,200 Hz", item.audio_samples);
+    return {"length", value, "from " + item_field(by).path, set != nullptr ? set->where : Where{}};
 }
 
 std::vector<Explained> explain_item(const Manifest& manifest, const Expansion& one, int sample) {
@@ -52,12 +65,16 @@ std::vector<Explained> explain(const Manifest& manifest, const std::string& name
     std::vector<Explained> rows;
     Problems problems;
     Problems notes;
+    SoundLengths sounds;
     expand(manifest, problems, notes, [&](const Expansion& one) {
         if (!rows.empty()) return;
         for (int sample = 0; sample < manifest.seeds.samples; ++sample) {
             const bool item = one.name == name || one.fields.text(F::name) == name;
             if (!(sample == 0 && item) && one.sample_name(manifest.seeds, sample) != name) continue;
             rows = explain_item(manifest, one, sample);
+            ResolvedItem resolved = one.resolved;
+            if (resolved.item.audio.empty() || sounds.measure(resolved, one.name, problems, notes))
+                rows.push_back(length_of(one, resolved.item));
             return;
         }
     });

@@ -15,9 +15,10 @@ struct Explained {
     Where where;        ///< without a file when nobody set it
 };
 
-/// Every value of the item with this name or id, as the manifest makes it now; then those of the
-/// run. Names are those of clips; that of an item stands for its first clip. Empty when there is no
-/// such item. Throws InputError for a manifest that is wrong.
+/// Every value of the item with this name or id, as the manifest makes it now, and the length that
+/// follows from them and its driving sound; then those of the run. Names are those of clips; that
+/// of an item stands for its first clip. Empty when there is no such item. Throws InputError for a
+/// manifest that is wrong.
 std::vector<Explained> explain(const Manifest& manifest, const std::string& name);
 
 }  // namespace gallop

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "core/check.hpp"
+#include "core/clip.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "core/random.hpp"
@@ -88,22 +89,23 @@ std::string InputDigests::digest(const std::string& path) {
     return last_digest_;
 }
 
-std::int64_t SoundLengths::samples_of(const std::string& path, double seconds) {
+Index SoundLengths::samples_of(const std::string& path, Index most) {
     try {
-        return load_audio(path, seconds).numel();
+        return load_audio(path, most).numel();
     } catch (const InputError&) {
         unreadable_.insert(path);
         throw;
     }
 }
 
-bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Problems& problems) {
+bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Problems& problems,
+                           Problems& notes) {
     Item& item = resolved.item;
     const int wanted = item.audio_latents;
-    const double seconds =
-        resolved.frames > 0 ? wanted * 2048.0 / driving_sample_rate : resolved.seconds;
+    const Index most = resolved.frames > 0 ? Index{wanted} * samples_per_latent
+                                           : samples_of_seconds(resolved.seconds);
     try {
-        const std::uint64_t key = fnv1a_64(fmt::format("{}\n{}", item.audio, seconds));
+        const std::uint64_t key = fnv1a_64(fmt::format("{}\n{}", item.audio, most));
         auto found = samples_.find(key);
         if (found == samples_.end()) {
             // A missing file is the manifest's mistake, and an unreadable one is said once.
@@ -111,9 +113,12 @@ bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Prob
             if (unreadable_.contains(item.audio) ||
                 !std::filesystem::is_regular_file(item.audio, failed))
                 return false;
-            found = samples_.emplace(key, samples_of(item.audio, seconds)).first;
+            found = samples_.emplace(key, samples_of(item.audio, most + 1)).first;
         }
-        const std::int64_t samples = found->second;
+        const Index samples = std::min(found->second, most);
+        const auto seconds = [](Index count) {
+            return static_cast<double>(count) / driving_sample_rate;
+        };
         const Length length = length_of_sound(samples);
         if (length.audio_latents == 0)
             throw_input_error(
@@ -122,12 +127,17 @@ bool SoundLengths::measure(ResolvedItem& resolved, const std::string& name, Prob
                 name, item.audio, samples);
         if (resolved.frames > 0 && length.audio_latents < wanted)
             throw_input_error("item \"{}\": {} lasts {:.2f} s, but {} frames need {:.2f} s", name,
-                              item.audio, static_cast<double>(samples) / driving_sample_rate,
-                              resolved.frames, seconds);
+                              item.audio, seconds(samples), resolved.frames, seconds(most));
+        if (found->second > most && resolved.frames == 0 && !resolved.seconds_given)
+            notes.add(resolved.where,
+                      fmt::format("item \"{}\": only the first {:g} s of {} are heard (seconds is "
+                                  "not given)",
+                                  name, resolved.seconds, item.audio));
         if (resolved.frames == 0) {
             item.frames = length.frames;
             item.audio_latents = length.audio_latents;
         }
+        item.audio_samples = samples;
         return true;
     } catch (const InputError& wrong) {
         problems.add(resolved.where, wrong.what());

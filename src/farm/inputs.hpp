@@ -36,14 +36,16 @@ private:
 /// Lengths of driving sounds, each decoded once.
 class SoundLengths {
 public:
-    /// Gives an item with driving sound its pictures and latents. Notes a problem and returns false
-    /// when the sound cannot be decoded or is too short.
-    bool measure(ResolvedItem& resolved, const std::string& name, Problems& problems);
+    /// Gives an item with driving sound its pictures, latents and samples. Adds to `problems` and
+    /// returns false when the sound cannot be decoded or is too short; a sound that goes on where
+    /// nobody said that the clip ends is worth a note.
+    bool measure(ResolvedItem& resolved, const std::string& name, Problems& problems,
+                 Problems& notes);
 
 private:
-    std::int64_t samples_of(const std::string& path, double seconds);
+    Index samples_of(const std::string& path, Index most);
 
-    std::unordered_map<std::uint64_t, std::int64_t> samples_;  ///< by path and seconds
+    std::unordered_map<std::uint64_t, Index> samples_;  ///< by path and the most samples wanted
     std::unordered_set<std::string> unreadable_;
 };
 

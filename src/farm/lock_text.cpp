@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/clip.hpp"
 #include "farm/canonical_json.hpp"
 
 namespace gallop {
@@ -49,10 +50,15 @@ LockLine::LockLine(const Item& item, const std::string& image_digest,
                    const std::string& audio_digest, const std::string& negative_digest,
                    const LockConstants& constants, std::string_view cell, std::string_view bucket,
                    double predicted, int gpus) {
+    // Whole latents say their number of samples themselves.
+    const std::string samples =
+        item.audio_samples == Index{item.audio_latents} * samples_per_latent || item.audio.empty()
+            ? ""
+            : fmt::format(R"("audio_samples":{},)", item.audio_samples);
     const std::string first = fmt::format(
-        R"("audio":"{}","audio_latents":{},"audio_posterior":"{}",{},"base_size":[{},{}],)"
+        R"("audio":"{}","audio_latents":{},"audio_posterior":"{}",{}{},"base_size":[{},{}],)"
         R"("decoder":"{}","frames":{},"image":"{}","negative_prompt":"{}")",
-        audio_digest, item.audio_latents, item.audio_posterior_mean ? "mean" : "sample",
+        audio_digest, item.audio_latents, item.audio_posterior_mean ? "mean" : "sample", samples,
         sampling(item.base), item.base_size.width, item.base_size.height,
         item.decoder == VideoDecoder::wan ? "wan" : "turbo", item.frames, image_digest,
         negative_digest);

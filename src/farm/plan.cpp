@@ -137,7 +137,8 @@ private:
     void add(const Expansion& one) {
         ResolvedItem resolved = one.resolved;
         Item& item = resolved.item;
-        if (!item.audio.empty() && !sounds_.measure(resolved, one.name, problems_)) return;
+        if (!item.audio.empty() && !sounds_.measure(resolved, one.name, problems_, result_.notes))
+            return;
         std::string image;
         std::string audio;
         try {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/check.hpp"
+#include "core/clip.hpp"
 #include "core/files.hpp"
 #include "farm/canonical_json.hpp"
 #include "media/digest.hpp"
@@ -161,6 +162,9 @@ Item item_of(const Json& line, const RunConfig& config) {
     item.size = size_from(from.at("size"));
     item.frames = from.at("frames");
     item.audio_latents = from.at("audio_latents");
+    if (!item.audio.empty())
+        item.audio_samples =
+            from.value("audio_samples", Index{item.audio_latents} * samples_per_latent);
     const Json& base = from.at("base");
     item.base = {base.at("steps"),         base.at("passes"),        base.at("shift"),
                  base.at("guidance"),      base.at("guidance_late"), base.at("guidance_until"),

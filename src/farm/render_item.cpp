@@ -1,7 +1,5 @@
 #include "farm/render_item.hpp"
 
-#include <algorithm>
-
 #include "core/check.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
@@ -111,14 +109,10 @@ Conditioning load_inputs(const RenderTask& task) {
     }
     if (item.audio.empty()) return inputs;
     check_unchanged(item.audio, task.resolved, "audio");
-    const Index samples = Index{item.audio_latents} * 2048;
-    const Tensor sound =
-        load_audio(item.audio, static_cast<double>(samples + 1) / driving_sample_rate);
-    if (sound.numel() < samples)
-        throw_input_error("{}: {} samples at 51,200 Hz ({} needed)", item.audio, sound.numel(),
-                          samples);
-    inputs.audio = Tensor(Shape{samples});
-    std::copy_n(sound.data<float>(), samples, inputs.audio.data<float>());
+    inputs.audio = load_audio(item.audio, item.audio_samples);
+    if (inputs.audio.numel() < item.audio_samples)
+        throw_input_error("{}: {} samples at 51,200 Hz ({} needed)", item.audio,
+                          inputs.audio.numel(), item.audio_samples);
     return inputs;
 }
 

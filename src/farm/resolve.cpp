@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "core/clip.hpp"
+
 namespace gallop {
 namespace {
 
@@ -129,6 +131,11 @@ void resolve_sizes(const Checker& check, Item& item, Problems& notes) {
                         item.base_size.height, item.size.width, item.size.height));
 }
 
+/// Whole ones of `rate` a second. The addend keeps 1.16 s, which is 28.999… pictures in doubles, at 29.
+Index count_in(double seconds, int rate) {
+    return static_cast<Index>(std::floor(seconds * rate + 1e-6));
+}
+
 Length length_of_latents(int audio_latents) {
     return {4 * ((audio_latents - 1) / 4) + 1, audio_latents};
 }
@@ -141,14 +148,16 @@ Length length_of_frames(int frames) {
 }
 
 Length length_of_seconds(double seconds) {
-    // The addend keeps 1.16 s, which is 28.999… in doubles, at 29.
-    return length_of_latents(static_cast<int>(std::floor(seconds * 25 + 1e-6)) + 1);
+    return length_of_latents(static_cast<int>(count_in(seconds, frames_per_second)) + 1);
 }
 
-Length length_of_sound(std::int64_t samples) {
-    if (samples < 2048) return {};
-    return length_of_latents(static_cast<int>(samples / 2048));
+Length length_of_sound(Index samples) {
+    if (samples < samples_per_latent) return {};
+    const Index fill = samples > driving_window ? samples_per_latent - 1 : 0;
+    return length_of_latents(static_cast<int>((samples + fill) / samples_per_latent));
 }
+
+Index samples_of_seconds(double seconds) { return count_in(seconds, driving_sample_rate); }
 
 ResolvedItem resolve_fields(const ItemFields& fields, const std::string& variant,
                             const std::filesystem::path& folder, const Where& where,
@@ -169,6 +178,7 @@ ResolvedItem resolve_fields(const ItemFields& fields, const std::string& variant
 
     resolved.frames = fields.whole(F::frames, 0);
     resolved.seconds = resolved.frames > 0 ? 0 : fields.number(F::seconds, 5.0);
+    resolved.seconds_given = fields.has(F::seconds);
     const Length length = resolved.frames > 0 ? length_of_frames(resolved.frames)
                                               : length_of_seconds(resolved.seconds);
     item.frames = length.frames;

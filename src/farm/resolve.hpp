@@ -13,10 +13,11 @@ namespace gallop {
 
 /// Fields that belong together once all layers are read.
 struct ResolvedItem {
-    Item item;    ///< without seed and id; for driving sound, without frames and audio_latents
-    Where where;  ///< of the item in the manifest, or of its row
-    double seconds = 0;  ///< asked for; 0 when `frames` was
-    int frames = 0;      ///< asked for; 0 when `seconds` was
+    Item item;           ///< without seed and id; for driving sound, without its length
+    Where where;         ///< of the item in the manifest, or of its row
+    double seconds = 0;  ///< asked for, or the default; 0 when `frames` was
+    bool seconds_given = false;
+    int frames = 0;  ///< asked for; 0 when `seconds` was
 };
 
 /// Checks the fields against each other and makes an item of them. Paths come out absolute, taken
@@ -37,8 +38,10 @@ struct Length {
 Length length_of_seconds(double seconds);
 /// Of a number of pictures: T = ceil((N − 1)/4) + 1, A = 4(T − 1) + 1, trimmed to N pictures.
 Length length_of_frames(int frames);
-/// Of driving sound of `samples` at 51,200 Hz: A = samples div 2048, T and the pictures from A.
-/// Zero when it is too short for one latent.
-Length length_of_sound(std::int64_t samples);
+/// Of driving sound of `samples` at 51,200 Hz: A = ⌊samples/2048⌋ up to 29 s, ⌈samples/2048⌉ above,
+/// where it is read in windows; T and the pictures from A. Zero when it is too short for one latent.
+Length length_of_sound(Index samples);
+/// Samples at 51,200 Hz of a duration: ⌊51200·s⌋.
+Index samples_of_seconds(double seconds);
 
 }  // namespace gallop

@@ -1,7 +1,6 @@
 #include "media/audio_file.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <vector>
 
@@ -9,12 +8,13 @@ extern "C" {
 #include <libavutil/channel_layout.h>
 }
 
+#include "core/clip.hpp"
 #include "media/ffmpeg.hpp"
 
 namespace gallop {
 namespace {
 
-constexpr double max_seconds = 3600;
+constexpr Index max_seconds = 3600;
 
 /// Brings frames of any rate, layout and format to mono s16 at 51,200 Hz. All settings are
 /// libswresample's defaults, as in the ffmpeg program, so that the samples are the same.
@@ -77,16 +77,15 @@ private:
 
 }  // namespace
 
-Tensor load_audio(const std::filesystem::path& path, std::optional<double> seconds) {
-    CHECK(!seconds || *seconds > 0, "{} seconds of sound (must be above 0)", *seconds);
+Tensor load_audio(const std::filesystem::path& path, std::optional<Index> most) {
+    CHECK(!most || *most > 0, "{} samples of sound (must be above 0)", *most);
     MediaInput input(path);
     input.probe_streams();
     const AVStream* stream = input.stream(AVMEDIA_TYPE_AUDIO);
     if (stream == nullptr) throw_input_error("{}: there is no sound in it", path.string());
     const CodecHandle decoder = open_decoder(input, *stream, {});
 
-    const double longest = std::min(seconds.value_or(max_seconds), max_seconds);
-    const auto wanted = static_cast<std::size_t>(std::floor(longest * driving_sample_rate));
+    const auto wanted = static_cast<std::size_t>(most.value_or(max_seconds * driving_sample_rate));
     Resampler resampler(path.string());
     const DecodedSink add = [&](AVFrame& frame) {
         resampler.add(frame);
@@ -112,9 +111,9 @@ Tensor load_audio(const std::filesystem::path& path, std::optional<double> secon
     if (samples.empty())
         throw_input_error("{}: no sound could be decoded: {}", path.string(),
                           last_error < 0 ? ffmpeg_reason(last_error) : "it is empty");
-    if (!seconds && samples.size() > wanted)
-        throw_input_error("{}: more than {} s of sound (set a number of seconds)", path.string(),
-                          max_seconds);
+    if (!most && samples.size() > wanted)
+        throw_input_error("{}: more than {} s of sound (at most so much is taken whole)",
+                          path.string(), max_seconds);
     Tensor audio({static_cast<Index>(std::min(samples.size(), wanted))});
     std::transform(samples.begin(), samples.begin() + audio.numel(), audio.data<float>(),
                    [](std::int16_t sample) { return static_cast<float>(sample) / 32768.0F; });

@@ -322,6 +322,11 @@ Tensor cross_fade(std::span<const Tensor> windows) {
     return joined;
 }
 
+Index driving_windows(Index samples, Index window) {
+    const Index step = window / 2;
+    return samples <= window ? 1 : 1 + (samples - window + step - 1) / step;
+}
+
 AudioVae::AudioVae(AudioVaeConfig config, Weights stored, Backend& on)
     : config_(std::move(config)), weights_(std::move(stored)) {
     visit_layers(config_, [&](const Layer& layer) {
@@ -380,12 +385,10 @@ Tensor AudioVae::encode_driving(ConstTensorView mono, const std::optional<NoiseS
         }
         return sample_posterior(mean_scale, noise);
     };
-    if (samples <= window) return encode_window(0, samples);
+    const Index count = driving_windows(samples, window);
+    if (count == 1) return encode_window(0, samples);
     std::vector<Tensor> windows;
-    for (Index begin = 0;; begin += window / 2) {
-        windows.push_back(encode_window(begin, window));
-        if (begin + window >= samples) break;
-    }
+    for (Index i = 0; i < count; ++i) windows.push_back(encode_window(i * (window / 2), window));
     const Index per_window = windows.front().size(0);
     const Index latents = (samples * per_window + window - 1) / window;
     const Tensor joined = cross_fade(windows);

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "core/clip.hpp"
 #include "core/random.hpp"
 #include "core/reader.hpp"
 #include "model/checkpoint.hpp"
@@ -56,9 +57,10 @@ Tensor sample_posterior(ConstTensorView mean_scale, std::span<const float> noise
 /// merge_overlapping_vae_features in video_process.py of daVinci-MagiHuman.
 Tensor cross_fade(std::span<const Tensor> windows);
 
-/// Samples that are encoded at once of a long driving sound: 29 s at 51,200 Hz.
-/// Source: load_audio_and_encode in video_process.py of daVinci-MagiHuman.
-inline constexpr Index driving_window = Index{29} * 51200;
+/// In how many windows a driving sound is encoded: each begins half a window behind the one before,
+/// until one reaches the end. Source: load_audio_and_encode in video_process.py of
+/// daVinci-MagiHuman.
+Index driving_windows(Index samples, Index window = driving_window);
 
 /// Sound to latents and back.
 class AudioVae {
@@ -70,14 +72,15 @@ public:
         : config_(std::move(config)), weights_(std::move(folded)) {}
 
     /// sound: [channels, S] f32 in about −1 … 1, at 51,200 Hz for our use → mean and scale side by
-    /// side, [A, 2·C] f32, A = ⌊S/ratio⌋ for even strides.
+    /// side, [A, 2·C] f32, A = ⌊S/ratio⌋ for even strides. Samples that fill no latent of their own
+    /// still count: the last latents hear them where there would be silence.
     Tensor encode(ConstTensorView sound, Backend& on) const;
 
     /// Latents of a driving sound. mono: [S] f32 at 51,200 Hz on the host, given to every channel.
     /// What is longer than `window` samples is encoded in windows of that length, half overlapping,
     /// the last one filled up with silence, and cross-faded. posterior: the noise to sample with,
-    /// or none for the mean. → [A, C] f32 on the host. Throws InputError when the sound is shorter
-    /// than one latent.
+    /// or none for the mean. → [A, C] f32 on the host, A = ⌊S/ratio⌋ in one window, ⌈S/ratio⌉ in more.
+    /// Throws InputError when the sound is shorter than one latent.
     Tensor encode_driving(ConstTensorView mono, const std::optional<NoiseStream>& posterior,
                           Backend& on, Index window = driving_window) const;
 

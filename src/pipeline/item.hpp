@@ -66,6 +66,8 @@ struct Item {
     Size size;         ///< of the finished picture; base_size when `sr` is empty
     int frames = 125;  ///< pictures in the finished clip, ≥ 1
     int audio_latents = 126;  ///< A, 25 a second; the picture has (A − 1) div 4 + 1 latent frames
+    Index audio_samples =
+        0;  ///< of the driving sound at 51,200 Hz, all of them encoded; 0 without one
     BaseSampling base;
     SrSampling super;
     VideoDecoder decoder = VideoDecoder::turbo;

@@ -48,8 +48,9 @@ StageMemory MemoryModel::image(Size size) {
 
 StageMemory MemoryModel::audio(Index latents) {
     return once("audio", {latents}, [&] {
+        const Index most_samples = (latents + 1) * networks_.audio.ratio() - 1;
         return StageMemory{weight_bytes(specs(networks_.audio)),
-                           encode_peak(networks_.audio, latents * networks_.audio.ratio())};
+                           encode_peak(networks_.audio, most_samples)};
     });
 }
 

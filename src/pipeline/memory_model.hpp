@@ -45,7 +45,8 @@ public:
     StageMemory text(Index tokens);
     /// A picture that a clip of this size begins with.
     StageMemory image(Size size);
-    /// A sound that drives a clip of so many latents.
+    /// A sound that drives a clip of so many latents, its last samples, which fill no latent of their
+    /// own, included.
     StageMemory audio(Index latents);
     /// Denoising with the longest text: stages of one size take blocks of one size, whatever the prompt.
     StageMemory denoise(const std::string& variant, Size size, Index audio_latents);

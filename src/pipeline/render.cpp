@@ -138,17 +138,15 @@ struct Renderer::State {
         });
     }
 
-    /// A driving sound's latents, on the host, at least as many as the item has.
+    /// A driving sound's latents, on the host, as many as the item has.
     Tensor driving_latents(const Item& item, const Tensor& audio) {
         const StageMemory need = memory.audio(item.audio_latents);
         const AudioVae& vae = networks.sound_vae(need);
         return stages.run("audio", need.arrays, [&] {
-            const Index most = item.audio_latents * vae.config().ratio();
-            const ConstTensorView sound = audio.rows(0, std::min(most, audio.numel()));
             std::optional<NoiseStream> posterior;
             if (!item.audio_posterior_mean) posterior.emplace(item.seed, "audio.posterior");
-            Tensor latent = vae.encode_driving(sound, posterior, on);
-            if (latent.size(0) < item.audio_latents)
+            Tensor latent = vae.encode_driving(audio, posterior, on);
+            if (latent.size(0) != item.audio_latents)
                 throw_input_error("item \"{}\": the driving sound gives {} latents ({} wanted)",
                                   item.name, latent.size(0), item.audio_latents);
             return latent;
@@ -175,7 +173,7 @@ struct Renderer::State {
                 const OnDevice device(given, image, on);
                 const bool driven = given.audio.defined();
                 Tensor audio = driven
-                                   ? on.upload(given.audio.rows(0, item.audio_latents))
+                                   ? on.upload(given.audio)
                                    : noise(item, "audio", {item.audio_latents, audio_channels()});
                 Tensor video =
                     noise(item, "video", latent_shape(item.base_size, item.audio_latents));

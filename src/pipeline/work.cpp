@@ -5,6 +5,8 @@
 #include <cmath>
 #include <map>
 
+#include "core/clip.hpp"
+#include "model/audio_vae.hpp"
 #include "model/bundle.hpp"
 
 namespace gallop {
@@ -297,7 +299,12 @@ ClipWork WorkModel::of(const Item& item, int gpus) const {
         if (!item.sr.empty()) put(Stage::image, s.encode(item.size));
     }
     const AudioVaeConfig& sound = s.bundle.architecture.audio;
-    if (!item.audio.empty()) put(Stage::audio, oobleck(sound.encoder, 3, item.audio_latents));
+    if (!item.audio.empty()) {
+        const Index windows = driving_windows(Index{item.audio_latents} * samples_per_latent);
+        const Index latents = windows == 1 ? Index{item.audio_latents}
+                                           : windows * driving_window / samples_per_latent;
+        put(Stage::audio, oobleck(sound.encoder, 3, static_cast<double>(latents)));
+    }
     put(Stage::decode_audio, oobleck(sound.decoder, 7, item.audio_latents));
     put(Stage::decode, s.decode(item.decoder, item.size, latent_frames));
     put(Stage::write, static_cast<double>(item.size.width) * item.size.height * item.frames);

@@ -110,6 +110,28 @@ before=$(stat -c %Y.%i one/clips/*/*/*.mp4)
 expect 0 "$gallop" run --threads 2 three-kinds.yaml --out one
 [ "$before" = "$(stat -c %Y.%i one/clips/*/*/*.mp4)" ] || fail "finished clips were written again"
 
+echo "== driving sound to its last sample"
+python3 - <<'P'
+import wave
+with wave.open("rest.wav", "wb") as sound:  # five latents, and a thousand samples that fill none
+    sound.setnchannels(1), sound.setsampwidth(2), sound.setframerate(51200)
+    sound.writeframes(b"".join((i % 100 * 100).to_bytes(2, "little") for i in range(5 * 2048 + 1000)))
+P
+printf 'version: 1\nname: rest\nmodel: {path: model}\ndefaults: {resolution: 64x64, steps: {base: 1}}\nitems: [{name: rest, prompt: p, audio: rest.wav}]\n' >rest.yaml
+expect 0 "$gallop" check rest.yaml
+expect 0 "$gallop" explain rest.yaml rest
+grep -q '^length .* 5 pictures, 5 latents of sound, from 11240 samples' out || fail "explain tells no length: $(cat out)"
+expect 0 "$gallop" plan rest.yaml
+grep -q ' distill-64x64-5$' out || fail "plan tells no length: $(cat out)"
+expect 2 "$gallop" check rest.yaml --set seconds=0.01
+grep -q 'rest.yaml:5:.* 512 samples at 51,200 Hz (2048 needed' log || fail "too short a sound: $(cat log)"
+expect 0 "$gallop" run --threads 2 rest.yaml --out rest
+grep -q '"audio_samples":11240,' rest/items.lock.jsonl || fail "the plan holds other samples: $(cat rest/items.lock.jsonl)"
+/usr/bin/python3 -c 'import h5py, glob; assert h5py.File(glob.glob("rest/latents/*/*/*.h5")[0])["audio"].shape == (5, 64)' || fail "latents of the sound"
+files rest >rest.txt
+expect 0 "$gallop" run --threads 1 rest.yaml --out rest2
+files rest2 | diff rest.txt - >/dev/null || fail "the second run's files differ"
+
 echo "== inspect and decode"
 clip=$(find one/clips -name '*.mp4' | sort | head -1)
 latents=$(find one/latents -name '*.h5' | sort | head -1)

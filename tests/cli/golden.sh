@@ -64,6 +64,7 @@ for case in audio-vae-tiny/case-*.safetensors; do  # sines of large arguments
     one 5e-4 audio-vae-encode "$case" --weights audio-vae-tiny/model.safetensors
     one 5e-4 audio-vae-decode "$case" --weights audio-vae-tiny/model.safetensors
 done
+one 5e-4 audio-vae-encode audio-vae-tiny/encode-rest.safetensors --weights audio-vae-tiny/model.safetensors
 for case in fp32-1 fp32-5 fp32-40 fp32-40-soft-cap; do
     one 1e-5 text "text/$case.safetensors" --weights text/checkpoint
 done

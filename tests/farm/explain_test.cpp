@@ -1,6 +1,7 @@
 #include "farm/explain.hpp"
 
 #include "farm/manifest_case.hpp"
+#include "support/sound_file.hpp"
 
 namespace gallop {
 namespace {
@@ -47,6 +48,22 @@ TEST_F(ExplainTest, SaysWhoSetEachValue) {
     EXPECT_EQ(said(rows, "retry.attempts"), "3 [default]");
     EXPECT_EQ(said(explain(manifest, "x"), "shift"), "3 [sweep cell m.yaml:7:26]");
     EXPECT_TRUE(explain(manifest, "y").empty());
+}
+
+TEST_F(ExplainTest, SaysHowLongAClipComesOutAndWhy) {
+    test::write_sound(folder_ / "voice.wav", 52200);
+    const Manifest manifest =
+        parse(with_items("items:\n"
+                         "  - {name: a, prompt: p}\n"
+                         "  - {name: b, prompt: p, frames: 8}\n"
+                         "  - {name: c, prompt: p, audio: voice.wav, seconds: 2}\n"));
+    EXPECT_EQ(said(explain(manifest, "a"), "length"),
+              "125 pictures, 126 latents of sound [from seconds]");
+    EXPECT_EQ(said(explain(manifest, "b"), "length"),
+              "8 pictures, 9 latents of sound [from frames m.yaml:6:34]");
+    EXPECT_EQ(said(explain(manifest, "c"), "length"),
+              "25 pictures, 25 latents of sound, from 52200 samples at 51,200 Hz "
+              "[from audio m.yaml:7:33]");
 }
 
 TEST(ItemFieldTable, HasARowForEachFieldInOrder) {

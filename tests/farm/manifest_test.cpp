@@ -171,12 +171,29 @@ TEST(ClipLength, FollowsFromFrames) {
     check(126, 129);
 }
 
-// model.md 9.2: 4 s of sound give 100 latents and 97 pictures.
+// Whole latents of 2048 samples up to 29 s; above, in windows, what is begun counts.
 TEST(ClipLength, FollowsFromDrivingSound) {
-    EXPECT_EQ(length_of_sound(4 * 51200).audio_latents, 100);
-    EXPECT_EQ(length_of_sound(4 * 51200).frames, 97);
-    EXPECT_EQ(length_of_sound(2048).frames, 1);
-    EXPECT_EQ(length_of_sound(2047).audio_latents, 0);
+    const auto check = [](Index samples, int latents, int frames) {
+        EXPECT_EQ(length_of_sound(samples).audio_latents, latents) << samples;
+        EXPECT_EQ(length_of_sound(samples).frames, frames) << samples;
+    };
+    check(4 * 51200, 100, 97);
+    check(2047, 0, 0);
+    check(2048, 1, 1);
+    check(4095, 1, 1);
+    check(51200 + 1000, 25, 25);
+    check(29 * 51200 - 1, 724, 721);
+    check(29 * 51200, 725, 725);
+    check(29 * 51200 + 1, 726, 725);
+    check(29 * 51200 + 25600, 738, 737);  // 29.5 s: 737.5
+    check(30 * 51200, 750, 749);
+}
+
+TEST(ClipLength, CountsTheSamplesOfADuration) {
+    EXPECT_EQ(samples_of_seconds(4), 204800);
+    EXPECT_EQ(samples_of_seconds(29.5), 1510400);
+    EXPECT_EQ(samples_of_seconds(0.145), 7424);  // 7,423.999… in doubles
+    EXPECT_EQ(samples_of_seconds(0.001), 51);
 }
 
 TEST_F(ManifestTest, NamesTheSettingThatIsWrong) {

@@ -10,6 +10,7 @@
 #include "core/error.hpp"
 #include "core/files.hpp"
 #include "farm/plan.hpp"
+#include "support/sound_file.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace gallop::test {
@@ -27,21 +28,8 @@ protected:
         std::filesystem::create_directories((folder_ / name).parent_path());
         std::ofstream(folder_ / name) << text;
     }
-    /// 16-bit mono sound at 51,200 Hz.
     void write_sound(const std::string& name, int samples) {
-        std::ofstream file(folder_ / name, std::ios::binary);
-        const auto number = [&](std::uint32_t value, int bytes) {
-            for (int i = 0; i < bytes; ++i) file.put(static_cast<char>(value >> (8 * i)));
-        };
-        file << "RIFF";
-        number(36 + 2 * static_cast<std::uint32_t>(samples), 4);
-        file << "WAVEfmt ";
-        for (const auto& [value, bytes] :
-             {std::pair{16U, 4}, {1U, 2}, {1U, 2}, {51200U, 4}, {102400U, 4}, {2U, 2}, {16U, 2}})
-            number(value, bytes);
-        file << "data";
-        number(2 * static_cast<std::uint32_t>(samples), 4);
-        for (int i = 0; i < samples; ++i) number(static_cast<std::uint32_t>(i % 100 * 100), 2);
+        test::write_sound(folder_ / name, samples);
     }
 
     Manifest manifest(const std::string& items, const ManifestOptions& options = {}) {

@@ -100,6 +100,53 @@ TEST_F(PlanTest, TakesTheLengthFromDrivingSound) {
     item = planned("items: [{prompt: p, audio: voice.wav, frames: 8}]")[0].item;
     EXPECT_EQ(item.audio_latents, 9);
     EXPECT_EQ(item.frames, 8);
+    EXPECT_EQ(item.audio_samples, 9 * 2048);
+}
+
+TEST_F(PlanTest, KeepsEverySampleOfDrivingSound) {
+    const std::string one = "items: [{prompt: p, audio: voice.wav, seconds: 60}]";
+    const auto item = [&](int samples) {
+        write_sound("voice.wav", samples);
+        return planned(one)[0].item;
+    };
+    const Item rest = item(51200 + 1000);
+    EXPECT_EQ(rest.audio_samples, 52200);
+    EXPECT_EQ(rest.audio_latents, 25);
+    EXPECT_THAT(read_text(run_ / "items.lock.jsonl"), HasSubstr(R"("audio_samples":52200,)"));
+    const Item long_one = item(29 * 51200 + 25600);  // 29.5 s, in windows: 737.5 latents
+    EXPECT_EQ(long_one.audio_samples, 1510400);
+    EXPECT_EQ(long_one.audio_latents, 738);
+    EXPECT_EQ(long_one.frames, 737);
+    // Whole latents say it themselves: a plan from before reads, and is, the same.
+    EXPECT_EQ(item(51200).audio_samples, 51200);
+    EXPECT_THAT(read_text(run_ / "items.lock.jsonl"), Not(HasSubstr("audio_samples")));
+    EXPECT_EQ(planned("items: [{prompt: p}]")[0].item.audio_samples, 0);
+}
+
+TEST_F(PlanTest, TakesAsMuchSoundAsTheLengthAskedFor) {
+    write_sound("voice.wav", 60000);
+    // 29 pictures are 1.16 s: 59,391.999… samples in doubles.
+    for (const char* length : {"frames: 29", "seconds: 1.16"}) {
+        const Item item =
+            planned(std::string("items: [{prompt: p, audio: voice.wav, ") + length + "}]")[0].item;
+        EXPECT_EQ(item.audio_samples, 29 * 2048) << length;
+        EXPECT_EQ(item.audio_latents, 29) << length;
+        EXPECT_EQ(item.frames, 29) << length;
+    }
+}
+
+TEST_F(PlanTest, SaysWhereSoundIsCutThatNobodyAskedToCut) {
+    write_sound("voice.wav", 6 * 51200);
+    const auto notes = [&](const std::string& length) {
+        run_ = folder_ / ("cut" + length);
+        return plan("items:\n  - {prompt: p, audio: voice.wav" + length + "}\n").notes.all();
+    };
+    const auto cut = notes("");
+    ASSERT_EQ(cut.size(), 1U);
+    EXPECT_THAT(to_string(cut[0].where), HasSubstr("m.yaml:5:5"));
+    EXPECT_THAT(cut[0].text, HasSubstr("only the first 5 s of"));
+    for (const char* length : {", seconds: 5", ", frames: 20", ", seconds: 9"})
+        EXPECT_EQ(notes(length).size(), 0U) << length;
 }
 
 TEST_F(PlanTest, NamesTheItemWhoseSoundIsTooShort) {
@@ -122,9 +169,10 @@ TEST_F(PlanTest, NamesTheItemWhoseSoundIsTooShort) {
 TEST_F(PlanTest, WritesCanonicalLines) {
     write("a.jsonl", R"({"name": "n\"1", "prompt": "a \"quote\" \u0007 é", "image": "photo.png"})"
                      "\n");
+    write_sound("voice.wav", 3000);
     plan(
         "items: [{from: a.jsonl}, {name: b, prompt: q, resolution: 540p, passes: 2, decode.tiled: "
-        "true, sr: {passes: 2, audio_noise: 1e-7}}]\n"
+        "true, sr: {passes: 2, audio_noise: 1e-7}, audio: voice.wav}]\n"
         "sweep: {matrix: {steps.base: [2, 3]}}\nseeds: {base: 5, samples: 2}\n");
     const std::string text = read_text(run_ / "items.lock.jsonl");
     std::size_t lines = 0;
@@ -142,6 +190,7 @@ TEST_F(PlanTest, WritesCanonicalLines) {
     EXPECT_EQ(items[1].item.seed, derive_seed(5, "n\"1", 1));
     EXPECT_TRUE(items[4].item.tiled_decode);
     EXPECT_EQ(items[4].item.super.passes, 2);
+    EXPECT_EQ(items[4].item.audio_samples, 3000);
     EXPECT_GT(items[4].item.negative_prompt.size(), 100U);
     EXPECT_EQ(id_of(items[7].resolved), items[7].item.id);
 }

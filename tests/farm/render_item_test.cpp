@@ -11,6 +11,7 @@
 #include "media/store.hpp"
 #include "support/fake_stages.hpp"
 #include "support/planned_run.hpp"
+#include "support/sound_file.hpp"
 
 namespace gallop {
 namespace {
@@ -116,6 +117,17 @@ TEST_F(RenderItem, RefusesAnInputThatHasChangedSinceItWasPlanned) {
         FAIL() << "no exception";
     } catch (const InputError& wrong) {
         EXPECT_THAT(wrong.what(), HasSubstr("has changed since the run was planned"));
+    }
+}
+
+TEST_F(RenderItem, GivesTheNetworkEverySampleOfTheDrivingSound) {
+    test::write_sound(run_ / "voice.wav", 3 * 2048 + 1000);
+    for (const auto& [seconds, samples] : {std::pair{"2", 3 * 2048 + 1000}, {"0.1", 5120}}) {
+        take(std::string("items: [{prompt: p, audio: voice.wav, seconds: ") + seconds + "}]");
+        const Tensor sound = load_inputs(task()).audio;
+        ASSERT_EQ(sound.numel(), samples);
+        for (Index i = 0; i < samples; ++i)
+            ASSERT_EQ(sound.data<float>()[i], static_cast<float>(i % 100 * 100) / 32768.0F) << i;
     }
 }
 

@@ -60,9 +60,9 @@ TEST_P(AudioVaeGolden, DecodesAsTheAuthorsDo) {
     expect_near(got.span<float>(), want.span<float>(), audio_tolerance);
 }
 
-TEST_P(AudioVaeGolden, EncodesAsTheAuthorsDo) {
+void expect_encoded_as_in(const char* golden_case) {
     const auto on = make_cpu_backend();
-    const auto file = Checkpoint::open(golden / GetParam());
+    const auto file = Checkpoint::open(golden / golden_case);
     const Tensor want = file.read_f32("encoder_mean_scale");
     const Tensor rows = tiny_vae(*on).encode(file.read_f32("encoder_in"), *on);
     Tensor got({rows.size(1), rows.size(0)});
@@ -71,13 +71,21 @@ TEST_P(AudioVaeGolden, EncodesAsTheAuthorsDo) {
     expect_near(got.span<float>(), want.span<float>(), audio_tolerance);
 }
 
+TEST_P(AudioVaeGolden, EncodesAsTheAuthorsDo) { expect_encoded_as_in(GetParam()); }
+
+// The samples that fill no latent are worth six tenths of the last latent there.
+TEST(AudioVae, HearsSamplesThatFillNoLatentAsPyTorchDoes) {
+    expect_encoded_as_in("encode-rest.safetensors");
+}
+
 INSTANTIATE_TEST_SUITE_P(Cases, AudioVaeGolden,
                          testing::Values("case-one.safetensors", "case-short.safetensors"));
 
-TEST(AudioVae, CutsWhatDoesNotFillALatent) {
+TEST(AudioVae, MakesALatentOf2048Samples) {
     const auto on = make_cpu_backend();
     const AudioVae vae = tiny_vae(*on);
-    EXPECT_EQ(vae.encode(Tensor::zeros({2, 2 * 2048 + 2047}), *on).size(0), 2);
+    for (const Index rest : {0, 1, 1000, 2047})
+        EXPECT_EQ(vae.encode(Tensor::zeros({2, 2 * 2048 + rest}), *on).size(0), 2) << rest;
     EXPECT_EQ(vae.decode(Tensor::zeros({3, 64}), *on).size(1), 3 * 2048);
 }
 
@@ -145,6 +153,18 @@ TEST(AudioVae, GivesEveryChannelTheDrivingSound) {
     fill_normal(stream, 0, noise);
     EXPECT_EQ(floats(vae.encode_driving(mono, stream, *on)),
               floats(sample_posterior(mean_scale, noise)));
+}
+
+TEST(AudioVae, CountsTheWindowsOfALongSound) {
+    // 29 s and half of it further: 1,484,800 and 742,400 samples.
+    for (const auto& [samples, windows] : {std::pair<Index, Index>{2048, 1},
+                                           {1484800, 1},
+                                           {1484801, 2},
+                                           {1510400, 2},
+                                           {2227200, 2},
+                                           {2227201, 3},
+                                           {600 * 51200, 41}})
+        EXPECT_EQ(driving_windows(samples), windows) << samples;
 }
 
 TEST(AudioVae, EncodesALongSoundInWindows) {

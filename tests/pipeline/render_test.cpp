@@ -153,6 +153,22 @@ TEST_F(Render, KeepsAGivenFirstFrameAndADrivingSound) {
     EXPECT_NE(floats(r.denoise(mean, inputs).audio), floats(one.audio));
 }
 
+TEST_F(Render, HearsADrivingSoundToItsLastSample) {
+    Renderer r = renderer();
+    const auto heard = [&](Index samples) {
+        Conditioning inputs;
+        inputs.audio = Tensor::zeros({samples});
+        for (Index i = 0; i < samples; ++i)
+            inputs.audio.data<float>()[i] = 0.3F * std::sin(0.05F * static_cast<float>(i));
+        const Tensor audio = r.denoise(small_item(), inputs).audio;
+        EXPECT_EQ(audio.shape(), Shape({9, 64}));
+        return floats(audio);
+    };
+    EXPECT_NE(heard(9 * 2048 + 1000), heard(9 * 2048));
+    for (const Index other : {9 * 2048 - 1, 10 * 2048})
+        EXPECT_THROW(heard(other), InputError) << other;
+}
+
 TEST_F(Render, DoublesTheSizeInSuperResolution) {
     Renderer r = renderer();
     for (const char* folder : {"540p_sr", "1080p_sr"}) {
@@ -184,7 +200,7 @@ Item whole_item() {
 TEST_F(Render, StagesTakeWhatIsForetoldAndAskTheDeviceForNoMore) {
     Conditioning inputs;
     inputs.image = Tensor::zeros({50, 40, 3}, DType::u8);
-    inputs.audio = Tensor::zeros({9 * 2048 + 100});
+    inputs.audio = Tensor::zeros({9 * 2048 + 2047});
     for (const VideoDecoder decoder : {VideoDecoder::turbo, VideoDecoder::wan}) {
         Renderer r = renderer();
         const Latents latents = r.denoise(whole_item(), inputs);

@@ -54,6 +54,14 @@ TEST_F(WorkTest, CountsBothHalvesOfTheSoundVae) {
               wide + between + 2.0 * 10 * 3 * 6 * 128);
     EXPECT_EQ(of.amount[static_cast<std::size_t>(Stage::decode_audio)],
               wide + between + 2.0 * 10 * 7 * 64 * 6);
+
+    // Above 29 s, 725 latents, sound is encoded in windows of that length, half overlapping.
+    const auto heard = [&](int latents) {
+        item.audio_latents = latents;
+        return work.of(item).amount[static_cast<std::size_t>(Stage::audio)];
+    };
+    EXPECT_EQ(heard(726), 2 * heard(725));
+    EXPECT_EQ(heard(1450), 3 * heard(725));
 }
 
 }  // namespace
