@@ -18,6 +18,7 @@
 #include "farm/plan.hpp"
 #include "farm/plan_report.hpp"
 #include "farm/probe.hpp"
+#include "farm/prompt_notes.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/schema.hpp"
 #include "farm/terminal.hpp"
@@ -119,8 +120,10 @@ int check(const Arguments& arguments) {
             parse_manifest(read_text(path), path, manifest_options(values), problems);
         std::optional<NetworkCheck> networks = open_networks(manifest, problems);
         SoundLengths sounds;
+        PromptNotes prompts(manifest.model);
         std::set<std::string> pictures;
         expand(manifest, problems, manifest.notes, [&](const Expansion& one) {
+            prompts.check(one, problems, manifest.notes);
             ResolvedItem resolved = one.resolved;
             const std::string& image = resolved.item.image;
             std::error_code failed;

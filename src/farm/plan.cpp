@@ -13,6 +13,7 @@
 #include "farm/inputs.hpp"
 #include "farm/lock_text.hpp"
 #include "farm/plan_files.hpp"
+#include "farm/prompt_notes.hpp"
 #include "media/digest.hpp"
 
 namespace gallop {
@@ -40,7 +41,8 @@ public:
         : manifest_(manifest),
           options_(options),
           cost_(manifest, options.calibration),
-          inputs_(options.digest_cache.empty() ? fs::path() : options.digest_cache / "inputs.bin") {
+          inputs_(options.digest_cache.empty() ? fs::path() : options.digest_cache / "inputs.bin"),
+          prompts_(manifest.model) {
         RunConfig& config = result_.config;
         static_cast<RunRequest&>(config) = manifest;
         config.manifest = fs::absolute(manifest.path).string();
@@ -137,6 +139,7 @@ private:
     void add(const Expansion& one) {
         ResolvedItem resolved = one.resolved;
         Item& item = resolved.item;
+        prompts_.check(one, problems_, result_.notes);
         if (!item.audio.empty() && !sounds_.measure(resolved, one.name, problems_, result_.notes))
             return;
         std::string image;
@@ -265,6 +268,7 @@ private:
     CostModel cost_;
     InputDigests inputs_;
     SoundLengths sounds_;
+    PromptNotes prompts_;
     Problems problems_;
     PlanResult result_;
     std::optional<RunConfig> earlier_;

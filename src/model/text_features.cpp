@@ -59,6 +59,13 @@ std::string words_from(std::string_view text, std::size_t begin) {
     return words.substr(0, character_before(words, most_shown + 1)) + "…";
 }
 
+std::string excess_of(std::string_view prompt, const Tokens& tokens) {
+    if (static_cast<Index>(tokens.ids.size()) <= max_text_rows) return {};
+    return fmt::format("the prompt has {} tokens and the network takes {}; the end is cut: \"{}\"",
+                       tokens.ids.size(), max_text_rows,
+                       words_from(prompt, tokens.begin[max_text_rows]));
+}
+
 TextFeatures encode_prompt(std::string_view prompt, const Tokens& tokens,
                            const TextEncoder& encoder) {
     if (tokens.ids.empty()) throw_input_error("the prompt is empty (needs at least one word)");
@@ -68,9 +75,7 @@ TextFeatures encode_prompt(std::string_view prompt, const Tokens& tokens,
     features.embedding = encoder.encode(tokens.ids);
     if (features.tokens > max_text_rows) {
         features.cut = words_from(prompt, tokens.begin[max_text_rows]);
-        features.warning =
-            fmt::format("the prompt has {} tokens and the network takes {}; the end is cut: \"{}\"",
-                        features.tokens, max_text_rows, features.cut);
+        features.warning = excess_of(prompt, tokens);
         const Tensor whole = std::move(features.embedding);
         features.embedding = Tensor({max_text_rows, whole.size(1)});
         std::ranges::copy(whole.rows(0, max_text_rows).span<float>(),

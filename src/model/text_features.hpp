@@ -26,6 +26,10 @@ struct TextFeatures {
 TextFeatures encode_prompt(std::string_view prompt, const Tokens& tokens,
                            const TextEncoder& encoder);
 
+/// A line that tells how many tokens a prompt has beyond the limit, and its words that are cut off; "" when all
+/// fit.
+std::string excess_of(std::string_view prompt, const Tokens& tokens);
+
 /// Replaces each value by the nearest half-precision one; what is too large becomes infinity. The
 /// reference hands its hidden states on in half precision. x: f32, host.
 void round_to_half(TensorView x);

@@ -8,11 +8,10 @@
 #include "core/clip.hpp"
 #include "model/audio_vae.hpp"
 #include "model/bundle.hpp"
+#include "model/text_features.hpp"
 
 namespace gallop {
 namespace {
-
-constexpr double most_tokens = 640;  // Source: the text encoder's limit in the reference
 
 double numel(const TensorSpec& spec) { return static_cast<double>(spec.shape.numel()); }
 
@@ -111,6 +110,16 @@ double oobleck(const OobleckConfig& config, double taps, double latents) {
     return flop + 2 * 7 * width * static_cast<double>(config.audio_channels) * samples;
 }
 
+/// Attention of the text encoder among so many tokens.
+double text_attention(const TextEncoderConfig& config, double tokens) {
+    double seen = 0;  // by one token, summed over the layers
+    for (const bool sliding : config.sliding)
+        seen += sliding && config.window > 0
+                    ? std::min(tokens, 2.0 * static_cast<double>(config.window) - 1)
+                    : tokens;
+    return 4 * static_cast<double>(config.heads * config.head_size) * tokens * seen;
+}
+
 /// A transformer's numbers that don't depend on the clip.
 struct Network {
     TransformerConfig config;
@@ -122,7 +131,7 @@ struct Network {
 /// What a clip's memory depends on, and by whom it is shared.
 struct MemoryKey {
     std::string variant, sr;
-    std::array<int, 9> numbers;  ///< GPUs, sizes, latents, decoder, and which inputs there are
+    std::array<int, 10> numbers;  ///< GPUs, sizes, latents, decoder, inputs there are, and tokens
     auto operator<=>(const MemoryKey&) const = default;
 };
 
@@ -136,7 +145,7 @@ struct WorkModel::State {
     Fp8Choice fp8;
     Index unit;
     std::map<std::string, Network, std::less<>> networks = {};
-    double text_per_token = 0;
+    double text_per_token = 0;               ///< weights that one token meets in the text encoder
     std::map<int, MemoryModel> memory = {};  ///< by how many share a clip
     std::map<MemoryKey, std::array<StageMemory, stage_count>> clips = {};
     mutable std::map<std::array<int, 4>, double> decodes = {};  ///< by decoder, size and frames
@@ -149,16 +158,20 @@ struct WorkModel::State {
 
     /// What a clip's stages take.
     std::array<StageMemory, stage_count> memory_of(const Item& item, int gpus) {
+        // Those that the transformers take whole are all counted as the longest.
+        const int tokens = std::max({static_cast<int>(max_text_rows),
+                                     static_cast<int>(estimated_tokens(item.prompt)),
+                                     static_cast<int>(estimated_tokens(item.negative_prompt))});
         const MemoryKey key{item.variant,
                             item.sr,
                             {gpus, item.base_size.width, item.base_size.height, item.size.width,
                              item.size.height, item.audio_latents, static_cast<int>(item.decoder),
-                             item.image.empty() ? 0 : 1, item.audio.empty() ? 0 : 1}};
+                             item.image.empty() ? 0 : 1, item.audio.empty() ? 0 : 1, tokens}};
         if (const auto found = clips.find(key); found != clips.end()) return found->second;
         MemoryModel& model = memory_of(gpus);
         std::array<StageMemory, stage_count> made{};
         const auto at = [&](Stage stage) -> StageMemory& { return made[index_of(stage)]; };
-        at(Stage::text) = model.text(0);
+        at(Stage::text) = model.text(tokens);
         // Plans are made for folders that hold other transformers, too: what is unknown counts nothing.
         if (networks.contains(item.variant))
             at(Stage::base) = model.denoise(item.variant, item.base_size, item.audio_latents);
@@ -279,10 +292,13 @@ ClipWork WorkModel::of(const Item& item, int gpus) const {
     ClipWork work;
     work.memory = s.memory_of(item, gpus);
     const auto put = [&](Stage stage, double amount) { work.amount[index_of(stage)] += amount; };
-    const double text = estimated_tokens(item.prompt);
-    const double negative = estimated_tokens(item.negative_prompt);
+    const double whole = estimated_tokens(item.prompt);
+    constexpr auto most = static_cast<double>(max_text_rows);
+    const double text = std::min(whole, most);
+    const double negative = std::min(estimated_tokens(item.negative_prompt), most);
     const int latent_frames = (item.audio_latents - 1) / 4 + 1;
-    put(Stage::text, 2 * s.text_per_token * text);
+    put(Stage::text,
+        2 * s.text_per_token * whole + text_attention(s.bundle.architecture.text, whole));
     const auto denoise = [&](Stage stage, const std::string& name, Size size, int steps,
                              int passes) {
         const auto found = s.networks.find(name);
@@ -348,7 +364,7 @@ double estimated_tokens(std::string_view prompt) {
         else if ((byte & 0xc0) != 0x80)
             tokens += 0.75;
     }
-    return std::min(std::ceil(tokens) + 1, most_tokens);
+    return std::ceil(tokens) + 1;
 }
 
 }  // namespace gallop

@@ -56,7 +56,8 @@ private:
 };
 
 /// Tokens that a prompt comes to, estimated from its length: 3.7 letters of Latin script a token,
-/// three tokens for four other characters, at most the 640 that the model is given.
+/// three tokens for four other characters. The text encoder reads them all, the transformers the first
+/// `max_text_rows`.
 double estimated_tokens(std::string_view prompt);
 
 }  // namespace gallop

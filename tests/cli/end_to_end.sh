@@ -132,6 +132,14 @@ files rest >rest.txt
 expect 0 "$gallop" run --threads 1 rest.yaml --out rest2
 files rest2 | diff rest.txt - >/dev/null || fail "the second run's files differ"
 
+echo "== a prompt that is read in part"
+python3 -c 'print("version: 1\nname: long\nmodel: {path: model}\nitems:\n  - {prompt: p}\n  - {prompt: \"" + "rain on a roof " * 16000 + "\"}")' >long.yaml
+expect 0 "$gallop" check long.yaml
+grep -q 'long.yaml:6:14: item "item-0002": prompt: the prompt has [0-9]* tokens and the network takes 640' log || fail "no note on the prompt: $(head -c 500 log)"
+[ "$(grep -c 'long.yaml' log)" = 1 ] || fail "one note wanted: $(head -c 900 log)"
+expect 0 "$gallop" plan long.yaml
+grep -q 'long.yaml:6:14: .*takes 640' log || fail "plan notes nothing: $(head -c 500 log)"
+
 echo "== inspect and decode"
 clip=$(find one/clips -name '*.mp4' | sort | head -1)
 latents=$(find one/latents -name '*.h5' | sort | head -1)

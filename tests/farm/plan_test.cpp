@@ -165,6 +165,16 @@ TEST_F(PlanTest, NamesTheItemWhoseSoundIsTooShort) {
     }
 }
 
+TEST_F(PlanTest, SaysWhichPromptsAreReadInPart) {
+    const std::string once = "    prompt: \"" + std::string(5000, 'a') + "\"\n";
+    const PlanResult made = plan("items:\n  - name: long\n" + once +
+                                 "  - {name: short, prompt: p}\n"
+                                 "sweep: {matrix: {steps.base: [2, 3]}}\n");
+    ASSERT_EQ(made.notes.all().size(), 1U);
+    EXPECT_THAT(to_string(made.notes.all()[0].where), HasSubstr("m.yaml:6:13"));
+    EXPECT_THAT(made.notes.all()[0].text, HasSubstr("prompt: the prompt has about 1353 tokens"));
+}
+
 // Each line is written by hand for speed; it must be what the JSON library makes of it.
 TEST_F(PlanTest, WritesCanonicalLines) {
     write("a.jsonl", R"({"name": "n\"1", "prompt": "a \"quote\" \u0007 é", "image": "photo.png"})"

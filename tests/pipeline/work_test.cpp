@@ -35,6 +35,24 @@ TEST_F(WorkTest, CountsTheTurboDecodersLastConvolutionWhereItWorks) {
               2.0 * 4 * (48 * 8 * 27 + 8 * 8 * 9) + 2.0 * 16 * 2 * 3 * 27);
 }
 
+TEST_F(WorkTest, CountsAllTokensOfALongPromptInTheTextEncoder) {
+    const WorkModel work = model(R"("text": {"encoder": {"hidden_size": 4, "intermediate_size": 6,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "num_hidden_layers": 2,
+        "vocab_size": 10, "sliding_window": 100}})");
+    const auto text = [&](std::size_t letters) {
+        Item item;
+        item.variant = "none";
+        item.prompt = std::string(letters, 'a');
+        return work.of(item).amount[static_cast<std::size_t>(Stage::text)];
+    };
+    // 999.7 tokens and one; two layers of 4·(2·8·3 + 3·6) weights, one of which attends to 199 tokens, the
+    // other to all.
+    const double tokens = 1001;
+    EXPECT_EQ(text(3699),
+              2 * tokens * 2 * 4 * (2 * 8 * 3 + 3 * 6) + 4.0 * 2 * 8 * tokens * (199 + tokens));
+    EXPECT_GT(text(37000), 10 * text(3700));
+}
+
 TEST_F(WorkTest, CountsBothHalvesOfTheSoundVae) {
     const WorkModel work = model(R"("audio": {"model": {"pretransform": {"config": {
         "encoder": {"config": {"in_channels": 1, "channels": 2, "c_mults": [3], "strides": [4],
