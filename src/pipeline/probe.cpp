@@ -2,109 +2,25 @@
 
 #include <array>
 #include <cmath>
-#include <initializer_list>
 #include <map>
 #include <optional>
 
-#include "core/reader.hpp"
-#include "model/bundle.hpp"
+#include "model/audio_vae.hpp"
 #include "model/checkpoint.hpp"
+#include "model/text_encoder.hpp"
 #include "model/text_features.hpp"
+#include "model/tokenizer.hpp"
+#include "model/turbo_vae.hpp"
+#include "model/wan_vae.hpp"
 #include "pipeline/denoise.hpp"
 #include "pipeline/probe_case.hpp"
+#include "pipeline/probe_files.hpp"
 #include "pipeline/sampler.hpp"
 
 namespace gallop {
 namespace {
 
 using Outputs = std::map<std::string, Tensor>;
-
-/// Of an architecture file the section `section`, which may be missing, or of a network's own file
-/// the whole.
-template <class Section, class Own>
-auto read_section(const std::filesystem::path& path, std::string_view section, const Section& read,
-                  const Own& read_own) {
-    const Node node = read_yaml(path);
-    Reader in(node);
-    in.ignore_unknown();
-    const bool nested = in.has(section) || in.has("variants");
-    auto made = [&] {
-        if (!nested) return read_own(in);
-        Reader child = in.child(section);
-        return read(child);
-    }();
-    in.finish();
-    return made;
-}
-template <class Read>
-auto read_section(const std::filesystem::path& path, std::string_view section, const Read& read) {
-    return read_section(path, section, read, read);
-}
-
-/// The folder of the weights: the one given, or that of the file given.
-std::filesystem::path folder_of(const ProbeRequest& request) {
-    std::error_code ignored;
-    const bool is_folder = std::filesystem::is_directory(request.weights, ignored);
-    const auto whole = std::filesystem::absolute(request.weights).lexically_normal();
-    // A folder may be written with a slash behind it.
-    return is_folder && whole.has_filename() ? whole : whole.parent_path();
-}
-
-/// The architecture file: the one given, or the first of `names` beside the weights.
-std::filesystem::path arch_of(const ProbeRequest& request,
-                              std::initializer_list<const char*> names) {
-    if (!request.arch.empty()) return request.arch;
-    std::error_code ignored;
-    const auto folder = folder_of(request);
-    for (const char* name : names)
-        if (std::filesystem::exists(folder / name, ignored)) return folder / name;
-    throw_input_error("{}: no architecture file beside it ({}); give one with --arch",
-                      request.weights.string(),
-                      fmt::join(std::vector<std::string>(names.begin(), names.end()), ", "));
-}
-
-/// The weights: the file given, or the first of `names` in the folder given.
-std::filesystem::path weights_of(const ProbeRequest& request,
-                                 std::initializer_list<const char*> names) {
-    std::error_code ignored;
-    for (const char* name : names)
-        if (std::filesystem::exists(request.weights / name, ignored)) return request.weights / name;
-    return request.weights;
-}
-
-/// The transformer of an architecture file; where the file has variants, the one of that name.
-TransformerConfig read_transformer(const std::filesystem::path& path, const std::string& variant) {
-    const Node node = read_yaml(path);
-    Reader in(node);
-    in.ignore_unknown();
-    const bool nested = in.has("dit") || in.has("variants");
-    Reader dit = in.child("dit");
-    TransformerConfig config = read_transformer_config(nested ? dit : in);
-    Reader variants = in.child("variants");
-    variants.ignore_unknown();
-    if (variants.has(variant)) {
-        Reader own = variants.child(variant);
-        own.ignore_unknown();
-        config = read_transformer_config(own, config);
-    }
-    in.finish();
-    return config;
-}
-
-/// The architecture given, or that in or above the folder of the weights, or the published one.
-TransformerConfig asked_transformer(const ProbeRequest& request) {
-    const auto folder = folder_of(request);
-    const std::string variant = folder.filename().string();
-    if (!request.arch.empty()) return read_transformer(request.arch, variant);
-    std::error_code ignored;
-    for (const auto& place : {folder, folder.parent_path()})
-        for (const char* name : {"arch.json", bundle_names::architecture})
-            if (std::filesystem::exists(place / name, ignored))
-                return read_transformer(place / name, variant);
-    const Architecture published = published_architecture();
-    const auto found = published.variants.find(variant);
-    return found == published.variants.end() ? TransformerConfig() : found->second.network;
-}
 
 TransformerConfig transformer_config(const ProbeRequest& request, const ProbeCase& given) {
     TransformerConfig config = asked_transformer(request);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "model/vae_case.hpp"
+#include "model/wan_shortcuts.hpp"
 
 namespace gallop {
 namespace {
