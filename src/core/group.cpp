@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <utility>
 
 #include "core/check.hpp"
 
@@ -24,9 +25,12 @@ public:
 
     int size() const { return static_cast<int>(arrays_.size()); }
 
-    void sum(int rank, std::span<float> x) {
+    std::chrono::milliseconds patience() const { return patience_; }
+
+    /// Waits so long for the others to come; once they are there, as long as ever.
+    void sum(int rank, std::span<float> x, std::chrono::milliseconds patience) {
         arrays_[static_cast<std::size_t>(rank)] = x;
-        meet();
+        meet(patience);
         const bool same = std::all_of(arrays_.begin(), arrays_.end(),
                                       [&](const auto& y) { return y.size() == x.size(); });
         // Each member adds up its part of the array, in the order of the ranks, for everybody.
@@ -38,7 +42,7 @@ public:
             for (const auto& y : arrays_) total += y[i];
             for (const auto& y : arrays_) y[i] = total;
         }
-        meet();
+        meet(patience_);
         if (!same) throw GroupError("the members of a group sum arrays of different sizes");
     }
 
@@ -50,7 +54,7 @@ public:
 
 private:
     /// Returns when all have come.
-    void meet() {
+    void meet(std::chrono::milliseconds patience) {
         std::unique_lock lock(mutex_);
         const std::uint64_t round = round_;
         if (!broken_ && ++here_ == arrays_.size()) {
@@ -60,13 +64,13 @@ private:
             return;
         }
         const bool told =
-            changed_.wait_for(lock, patience_, [&] { return broken_ || round_ != round; });
+            changed_.wait_for(lock, patience, [&] { return broken_ || round_ != round; });
         if (round_ != round) return;
         broken_ = true;
         changed_.notify_all();
         throw GroupError(
             told ? "a member has left the group"
-                 : fmt::format("a member of the group was silent for {} ms", patience_.count()));
+                 : fmt::format("a member of the group was silent for {} ms", patience.count()));
     }
 
     std::mutex mutex_;
@@ -86,11 +90,15 @@ public:
 
     int rank() const override { return rank_; }
     int size() const override { return meeting_->size(); }
-    void sum(TensorView x) override { meeting_->sum(rank_, x.span<float>()); }
+    void sum(TensorView x) override {
+        meeting_->sum(rank_, x.span<float>(), std::exchange(patience_, meeting_->patience()));
+    }
+    void allow_late(std::chrono::milliseconds patience) override { patience_ = patience; }
 
 private:
     int rank_;
     std::shared_ptr<Meeting> meeting_;
+    std::chrono::milliseconds patience_ = meeting_->patience();  ///< of the next sum
 };
 
 }  // namespace

@@ -22,9 +22,13 @@ struct GroupSeat {
     int size = 1;
     /// An empty folder that all members see, for this group alone: where they find one another.
     std::filesystem::path rendezvous;
-    /// How long to wait for the others, in joining and in each sum.
+    /// How long to wait for the others, in joining and in each sum but those that `allow_late` spoke of.
     std::chrono::milliseconds patience{60'000};
 };
+
+/// How much later than another a member may be ready with its weights: one reads them from memory, another
+/// over a network.
+constexpr std::chrono::minutes loading_patience{30};
 
 /// The renderers that share an item (tensor parallel), as one of them sees it. Not thread-safe.
 class Group {
@@ -39,6 +43,9 @@ public:
     /// x ← the sum of all members' x, the same bits for every member and every time. x: f32 of one
     /// shape; on the device that the group was made for. Throws GroupError.
     virtual void sum(TensorView x) = 0;
+    /// The others may come so late to the next sum, however little patience this group has else. For what
+    /// takes some members longer than others, such as loading weights.
+    virtual void allow_late(std::chrono::milliseconds /*patience*/) {}
     /// Throws GroupError when a sum asked for earlier has failed; on a device that computes behind
     /// our back, call it before a result is believed.
     virtual void check() {}

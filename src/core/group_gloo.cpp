@@ -1,3 +1,5 @@
+#include <utility>
+
 #include <gloo/allreduce.h>
 #include <gloo/math.h>
 #include <gloo/rendezvous/context.h>
@@ -13,7 +15,9 @@ namespace {
 class GlooGroup : public Group {
 public:
     explicit GlooGroup(const GroupSeat& seat)
-        : context_(std::make_shared<gloo::rendezvous::Context>(seat.rank, seat.size)) {
+        : context_(std::make_shared<gloo::rendezvous::Context>(seat.rank, seat.size)),
+          usual_patience_(seat.patience),
+          patience_(seat.patience) {
         gloo::transport::tcp::attr here;
         here.iface = "lo";
         auto device = gloo::transport::tcp::CreateDevice(here);
@@ -29,6 +33,7 @@ public:
         if (failed_) throw GroupError("the group has failed before");
         try {
             gloo::AllreduceOptions options(context_);
+            options.setTimeout(std::exchange(patience_, usual_patience_));
             options.setAlgorithm(gloo::AllreduceOptions::Algorithm::RING);
             options.setOutput(x.data<float>(), static_cast<std::size_t>(x.numel()));
             options.setReduceFunction([](void* to, const void* a, const void* b, std::size_t n) {
@@ -42,8 +47,12 @@ public:
         }
     }
 
+    void allow_late(std::chrono::milliseconds patience) override { patience_ = patience; }
+
 private:
     std::shared_ptr<gloo::rendezvous::Context> context_;
+    std::chrono::milliseconds usual_patience_;
+    std::chrono::milliseconds patience_;  ///< of the next sum
     bool failed_ = false;
 };
 

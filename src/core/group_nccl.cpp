@@ -1,10 +1,12 @@
 #include "core/group_nccl.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include <nccl.h>
 
@@ -50,14 +52,15 @@ ncclUniqueId exchange_id(const GroupSeat& seat) {
 
 class NcclGroup : public Group {
 public:
-    NcclGroup(const GroupSeat& seat, cudaStream_t stream) : seat_(seat), stream_(stream) {
+    NcclGroup(const GroupSeat& seat, cudaStream_t stream)
+        : seat_(seat), stream_(stream), patience_(seat.patience) {
         check_cuda(cudaGetDevice(&device_), "asking for the current GPU");
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
         check_nccl(ncclCommInitRankConfig(&comm_, seat.size, exchange_id(seat), seat.rank, &config),
                    "joining the NCCL group");
         try {
-            settle("joining the NCCL group");
+            settle("joining the NCCL group", seat.patience);
         } catch (...) {
             ncclCommAbort(comm_);
             throw;
@@ -68,7 +71,11 @@ public:
     ~NcclGroup() override {
         watcher_.request_stop();
         watcher_.join();
-        if (failure_.empty()) ncclCommAbort(comm_);
+        if (!failure_.empty()) return;  // the watcher has ended it
+        if (finalised())
+            ncclCommDestroy(comm_);
+        else
+            ncclCommAbort(comm_);
     }
 
     int rank() const override { return seat_.rank; }
@@ -78,15 +85,19 @@ public:
         CHECK(x.device() == Device::cuda, "an array in host memory summed over GPUs");
         const std::lock_guard lock(mutex_);
         throw_if_failed();
+        const auto patience = std::exchange(patience_, seat_.patience);
         check_nccl(ncclAllReduce(x.raw(), x.raw(), static_cast<std::size_t>(x.numel()), ncclFloat32,
                                  ncclSum, comm_, stream_),
                    "summing over the GPUs");
-        settle("summing over the GPUs");
+        // The first sum connects the members, and for that they must all have come.
+        settle("summing over the GPUs", patience);
         Event done;
         check_cuda(cudaEventCreateWithFlags(done.out(), cudaEventDisableTiming), "making an event");
         check_cuda(cudaEventRecord(done.get(), stream_), "marking the stream");
-        pending_.push_back({std::move(done), Clock::now()});
+        pending_.push_back({std::move(done), Clock::now(), patience});
     }
+
+    void allow_late(std::chrono::milliseconds patience) override { patience_ = patience; }
 
     void check() override {
         const std::lock_guard lock(mutex_);
@@ -97,21 +108,40 @@ private:
     struct Sum {
         Event done;
         Clock::time_point asked;
+        std::chrono::milliseconds patience;
     };
+    /// A member that goes waits so long at most for its sums and for the others.
+    static constexpr std::chrono::milliseconds farewell = 5s;
 
     /// Waits until a call that NCCL goes on with by itself has been taken.
-    void settle(const char* what) {
-        const auto deadline = Clock::now() + seat_.patience;
+    void settle(const char* what, std::chrono::milliseconds patience) {
+        const auto deadline = Clock::now() + patience;
         for (;;) {
             ncclResult_t state = ncclSuccess;
             check_nccl(ncclCommGetAsyncError(comm_, &state), what);
             if (state == ncclSuccess) return;
             check_nccl(state, what);
             if (Clock::now() > deadline)
-                throw GroupError(
-                    fmt::format("{}: no answer in {} ms", what, seat_.patience.count()));
+                throw GroupError(fmt::format("{}: no answer in {} ms", what, patience.count()));
             std::this_thread::sleep_for(50us);
         }
+    }
+
+    /// Whether all sums are done and NCCL has taken leave of the other members.
+    bool finalised() noexcept {
+        static_cast<void>(cudaSetDevice(device_));
+        const auto deadline = Clock::now() + std::min(farewell, seat_.patience);
+        const auto in_time = [&] {
+            std::this_thread::sleep_for(1ms);
+            return Clock::now() < deadline;
+        };
+        cudaError_t work = cudaStreamQuery(stream_);
+        while (work == cudaErrorNotReady && in_time()) work = cudaStreamQuery(stream_);
+        if (work != cudaSuccess) return false;
+        ncclResult_t state = ncclCommFinalize(comm_);
+        while (state == ncclInProgress && in_time())
+            if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return false;
+        return state == ncclSuccess;
     }
 
     void throw_if_failed() const {
@@ -135,10 +165,10 @@ private:
                 (state != ncclSuccess && state != ncclInProgress))
                 failure_ =
                     fmt::format("a member of the group is gone: {}", ncclGetLastError(comm_));
-            else if (!pending_.empty() &&
-                     Clock::now() - std::max(before, pending_.front().asked) > seat_.patience)
+            else if (!pending_.empty() && Clock::now() - std::max(before, pending_.front().asked) >
+                                              pending_.front().patience)
                 failure_ = fmt::format("a sum over the GPUs was not done in {} ms",
-                                       seat_.patience.count());
+                                       pending_.front().patience.count());
             if (failure_.empty()) continue;
             ncclCommAbort(comm_);
             return;
@@ -147,6 +177,7 @@ private:
 
     GroupSeat seat_;
     cudaStream_t stream_;
+    std::chrono::milliseconds patience_;  ///< of the next sum
     int device_ = 0;
     ncclComm_t comm_ = nullptr;
     std::mutex mutex_;  ///< of all below

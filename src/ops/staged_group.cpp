@@ -15,6 +15,7 @@ public:
         host_->sum(there);
         on_.upload(there, x);
     }
+    void allow_late(std::chrono::milliseconds patience) override { host_->allow_late(patience); }
 
 private:
     std::unique_ptr<Group> host_;

@@ -40,6 +40,7 @@ Transformer load_transformer(const ProbeRequest& request, const ProbeCase& given
     auto specs = sharded_specs(config, linears, shard);
     if (request.precision == Precision::fp8)
         choose_fp8(specs, config.num_layers, request.fp8, "dit");
+    group.allow_late(loading_patience);
     return {config, Checkpoint::open(request.weights).load(specs, on), on, group};
 }
 

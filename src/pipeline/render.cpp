@@ -162,6 +162,7 @@ struct Renderer::State {
         Transformer& network = networks.transformer(variant, need);
         for (const auto& text : {given.text, given.negative})
             if (text) network.prepare(sequence_of(size, item.audio_latents, text->size(0)));
+        group.allow_late(loading_patience);
         return stages.run(stage, need.arrays, [&] { return work(network); });
     }
 

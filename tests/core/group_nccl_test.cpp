@@ -16,7 +16,8 @@ namespace {
 
 std::atomic<ncclResult_t> answer{ncclSuccess};  // of everything asked behind our back
 std::atomic<bool> sums_end{true};               // whether a sum is ever done
-std::atomic<int> sums{0}, aborts{0};
+std::atomic<bool> leaves_end{true};             // whether taking leave of the others is ever done
+std::atomic<int> sums{0}, aborts{0}, finalised{0}, destroyed{0};
 
 }  // namespace
 
@@ -32,7 +33,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int /*size*/, ncclUniqueId
     return ncclInProgress;
 }
 ncclResult_t ncclCommGetAsyncError(ncclComm_t /*comm*/, ncclResult_t* state) {
-    *state = answer;
+    *state = finalised > 0 && !leaves_end ? ncclInProgress : answer.load();
     return ncclSuccess;
 }
 ncclResult_t ncclAllReduce(const void* /*from*/, void* /*to*/, size_t /*count*/,
@@ -40,6 +41,14 @@ ncclResult_t ncclAllReduce(const void* /*from*/, void* /*to*/, size_t /*count*/,
                            cudaStream_t /*stream*/) {
     ++sums;
     return ncclInProgress;
+}
+ncclResult_t ncclCommFinalize(ncclComm_t /*comm*/) {
+    ++finalised;
+    return ncclInProgress;
+}
+ncclResult_t ncclCommDestroy(ncclComm_t /*comm*/) {
+    ++destroyed;
+    return ncclSuccess;
 }
 ncclResult_t ncclCommAbort(ncclComm_t /*comm*/) {
     ++aborts;
@@ -64,6 +73,9 @@ cudaError_t cudaEventRecord(cudaEvent_t /*event*/, cudaStream_t /*stream*/) { re
 cudaError_t cudaEventQuery(cudaEvent_t /*event*/) {
     return sums_end ? cudaSuccess : cudaErrorNotReady;
 }
+cudaError_t cudaStreamQuery(cudaStream_t /*stream*/) {
+    return sums_end ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaEventDestroy(cudaEvent_t /*event*/) { return cudaSuccess; }
 
 }  // extern "C"
@@ -78,8 +90,8 @@ class NcclPeers : public ::testing::Test {
 protected:
     void SetUp() override {
         answer = ncclSuccess;
-        sums_end = true;
-        sums = aborts = 0;
+        sums_end = leaves_end = true;
+        sums = aborts = finalised = destroyed = 0;
     }
 
     std::unique_ptr<Group> join(std::chrono::milliseconds patience, int rank = 0) {
@@ -113,8 +125,39 @@ TEST_F(NcclPeers, SumWhileAllAreThere) {
         group->sum(array());
         EXPECT_NO_THROW(group->check());
         EXPECT_EQ(sums, 2);
+        EXPECT_EQ(destroyed, 0);
     }
-    EXPECT_EQ(aborts, 1) << "a communicator is given back once";
+    EXPECT_EQ(finalised, 1);
+    EXPECT_EQ(destroyed, 1) << "a communicator is given back once";
+    EXPECT_EQ(aborts, 0) << "an abort could cut off the others' last sum";
+}
+
+TEST_F(NcclPeers, AreNotWaitedForWithoutEndByOneThatGoes) {
+    for (std::atomic<bool>* never : {&sums_end, &leaves_end}) {
+        SetUp();
+        {
+            const auto group = join(200ms);
+            group->sum(array());
+            *never = false;
+        }
+        EXPECT_EQ(finalised, never == &leaves_end ? 1 : 0) << "only what has ended is finalised";
+        EXPECT_EQ(destroyed, 0);
+        EXPECT_EQ(aborts, 1);
+    }
+}
+
+TEST_F(NcclPeers, MayComeLateToOneSum) {
+    const auto group = join(100ms);
+    sums_end = false;
+    group->allow_late(10s);
+    group->sum(array());
+    std::this_thread::sleep_for(400ms);
+    EXPECT_NO_THROW(group->check()) << "another member still loads";
+    sums_end = true;
+    std::this_thread::sleep_for(100ms);
+    sums_end = false;
+    group->sum(array());
+    EXPECT_THAT(failure_of(*group), HasSubstr("was not done in 100 ms"));
 }
 
 TEST_F(NcclPeers, ThatDoNotComeAreWaitedForSoLong) {
@@ -151,6 +194,7 @@ TEST_F(NcclPeers, ThatAreSilentEndTheGroupAfterItsPatience) {
     EXPECT_THAT(failure_of(*group), HasSubstr("was not done in 100 ms"));
     EXPECT_THROW(group->sum(array()), GroupError);
     EXPECT_EQ(aborts, 1);
+    EXPECT_EQ(finalised, 0);
 }
 
 TEST_F(NcclPeers, MayTakeTheirTimeBetweenSums) {

@@ -51,6 +51,19 @@ void expect_two_sums(const std::vector<std::vector<float>>& results) {
     EXPECT_THAT(results, Each(results[0]));
 }
 
+/// Two members of whom the second comes later to the first sum than the group's patience.
+template <class Make>
+void expect_late_member_is_awaited(const Make& make, std::chrono::milliseconds late) {
+    as_members(2, make, [&](Group& group) {
+        Tensor x = Tensor::zeros({4});
+        group.allow_late(10s);
+        if (group.rank() == 1) std::this_thread::sleep_for(late);
+        EXPECT_NO_THROW(group.sum(x));
+        if (group.rank() == 1) return std::this_thread::sleep_for(2 * late);
+        EXPECT_THROW(group.sum(x), GroupError) << "only one sum may be late";
+    });
+}
+
 TEST(ThreadGroup, SumsForEveryMember) {
     for (const int size : {1, 2, 3, 8}) {
         auto members = make_thread_group(size, 10s);
@@ -79,6 +92,12 @@ TEST(ThreadGroup, TiresOfASilentMember) {
     } catch (const GroupError& silent) {
         EXPECT_THAT(silent.what(), HasSubstr("silent for 50 ms"));
     }
+}
+
+TEST(ThreadGroup, AwaitsALateMemberWhereThatIsAllowed) {
+    auto members = make_thread_group(2, 100ms);
+    expect_late_member_is_awaited(
+        [&](int rank) { return std::move(members[static_cast<std::size_t>(rank)]); }, 300ms);
 }
 
 TEST(ThreadGroup, RefusesArraysOfDifferentSizes) {
@@ -126,6 +145,15 @@ TEST_F(GlooGroup, EndsTheOthersWhenAMemberLeaves) {
             EXPECT_THROW(group.sum(x), GroupError);
             EXPECT_THROW(group.sum(x), GroupError);
         });
+}
+
+TEST_F(GlooGroup, AwaitsALateMemberWhereThatIsAllowed) {
+    const TemporaryFolder folder;
+    expect_late_member_is_awaited(
+        [&](int rank) {
+            return make_gloo_group({rank, 2, folder.path(), 1s});
+        },
+        1500ms);
 }
 
 TEST_F(GlooGroup, TiresOfMembersThatDoNotCome) {

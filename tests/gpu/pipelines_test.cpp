@@ -1,6 +1,7 @@
 #include <array>
 #include <future>
 #include <map>
+#include <thread>
 
 #include "core/clip.hpp"
 #include "gpu/judged.hpp"
@@ -256,6 +257,25 @@ TEST_P(Pipelines, AreSharedByTwo) {
                 << asked[i].name;
         }
     }
+}
+
+// One member is later than the group's patience at each stage's first sum, as if it still loaded weights.
+TEST_P(Pipelines, AwaitMembersThatLoadLonger) {
+    if (GetParam() != "cpu") GTEST_SKIP() << "it is the same on every backend";
+    constexpr auto patience = 4s;
+    auto members = make_thread_group(2, patience);
+    std::vector<std::future<Latents>> made;
+    for (auto& member : members)
+        made.push_back(std::async(std::launch::async, [&, seat = std::move(member)] {
+            const auto on = make_cpu_backend(1);
+            Renderer renderer(choice(Precision::fp32), *on, *seat);
+            return renderer.denoise(refined("540p_sr"), {}, [&](const Progress& at) {
+                const bool before_stage =
+                    at.stage == "text" || (at.stage == "base" && at.step == at.steps);
+                if (seat->rank() == 1 && before_stage) std::this_thread::sleep_for(patience + 1s);
+            });
+        }));
+    for (auto& latents : made) EXPECT_NO_THROW(latents.get());
 }
 
 }  // namespace
