@@ -8,13 +8,13 @@
 
 #include "core/check.hpp"
 #include "core/group_nccl.hpp"
-#include "kernels/kernels.hpp"
+#include "ops/cuda_arrays.hpp"
+#include "ops/cuda_attention.hpp"
 #include "ops/cuda_backend.hpp"
+#include "ops/cuda_conv.hpp"
 #include "ops/cuda_dnn.hpp"
 #include "ops/cuda_gemm.hpp"
 #include "ops/cuda_memory.hpp"
-#include "ops/frame_stretches.hpp"
-#include "ops/key_slices.hpp"
 #include "ops/pool_memory.hpp"
 
 namespace gallop {
@@ -25,35 +25,7 @@ using kernels::launch;
 static_assert(static_cast<int>(Activation::clamp) == static_cast<int>(kernels::Activation::clamp) &&
               static_cast<int>(Activation::silu) == static_cast<int>(kernels::Activation::silu) &&
               static_cast<int>(NormSpec::Kind::l2) == static_cast<int>(kernels::NormKind::l2) &&
-              static_cast<int>(NormSpec::Kind::rms) == static_cast<int>(kernels::NormKind::rms) &&
-              static_cast<int>(AttentionMask::Kind::window) ==
-                  static_cast<int>(kernels::MaskKind::window) &&
-              static_cast<int>(AttentionMask::Kind::frames) ==
-                  static_cast<int>(kernels::MaskKind::frames));
-
-void check_on_gpu(ConstTensorView x) {
-    CHECK(x.device() == Device::cuda, "a {} array of shape {} is in host memory (upload it)",
-          name_of(x.dtype()), to_string(x.shape()));
-}
-
-kernels::Input in(ConstTensorView x) {
-    check_on_gpu(x);
-    return {x.raw(), x.dtype() == DType::bf16};
-}
-kernels::Output out(TensorView y) {
-    check_on_gpu(y);
-    return {y.raw(), y.dtype() == DType::bf16};
-}
-const float* floats(ConstTensorView x) {
-    check_on_gpu(x);
-    return x.data<float>();
-}
-float* floats(TensorView y) {
-    check_on_gpu(y);
-    return y.data<float>();
-}
-/// Null for an undefined array.
-const float* optional_floats(ConstTensorView x) { return x.defined() ? floats(x) : nullptr; }
+              static_cast<int>(NormSpec::Kind::rms) == static_cast<int>(kernels::NormKind::rms));
 
 Index width(ConstTensorView x) { return x.shape().back(); }
 Index rows(ConstTensorView x) { return width(x) == 0 ? 0 : x.numel() / width(x); }
@@ -81,7 +53,9 @@ public:
           transfers_(pages_),
           gemm_(memory_, stream_.get(), GemmChoices(options.cache, gemm_platform(device_)),
                 options.tune),
-          cudnn_(options.cudnn ? open_cudnn(memory_, stream_.get()) : nullptr) {}
+          cudnn_(options.cudnn ? open_cudnn(memory_, stream_.get()) : nullptr),
+          attention_(*this, stream_.get(), gemm_, cudnn_.get()),
+          convolution_(*this, stream_.get(), cudnn_.get()) {}
     ~CudaBackend() override {
         static_cast<void>(cudaStreamSynchronize(downloads_.get()));
         static_cast<void>(cudaStreamSynchronize(stream_.get()));
@@ -110,6 +84,8 @@ private:
     PoolMemory transfers_;
     CudaGemm gemm_;
     std::unique_ptr<Cudnn> cudnn_;  ///< null: own kernels only
+    CudaAttention attention_;
+    CudaConvolution convolution_;
 
     static int opened(int device) {
         open_device(device);
@@ -375,10 +351,6 @@ private:
             queue());
     }
 
-    static void check_head_size(Index size, Index most) {
-        CHECK(size <= most, "heads of {} values (at most {} on the GPU)", size, most);
-    }
-
     void do_rotate(TensorView x, ConstTensorView rope, bool round_products) override {
         launch(kernels::Rotate{out(x), floats(rope), x.size(0), x.size(1), x.size(2),
                                rope.size(1) / 2, round_products && x.dtype() == DType::bf16},
@@ -388,80 +360,8 @@ private:
     void do_attention(ConstTensorView q, ConstTensorView k, ConstTensorView v,
                       const AttentionMask& mask, float scale, float soft_cap,
                       TensorView y) override {
-        for (const ConstTensorView& part : {q, k, v, ConstTensorView(y)}) check_on_gpu(part);
-        if (q.size(2) > kernels::Attention::most_size && q.size(1) == 1 && q.numel() > 0 &&
-            mask.kind == AttentionMask::Kind::full)
-            return attend_by_products(q, k, v, scale, soft_cap, y);
-        if (cudnn_ && q.dtype() == DType::bf16 && soft_cap == 0 && q.numel() > 0) {
-            queue();
-            if (mask.kind == AttentionMask::Kind::full && cudnn_->attend(q, k, v, scale, y)) return;
-            if (mask.kind == AttentionMask::Kind::frames &&
-                attend_by_slices(q, k, v, mask, scale, y))
-                return;
-        }
-        check_head_size(q.size(2), kernels::Attention::most_size);
-        launch(kernels::Attention{in(q).data, in(k).data, in(v).data, out(y).data,
-                                  q.dtype() == DType::bf16, q.size(0), k.size(0), q.size(1),
-                                  k.size(1), q.size(2), static_cast<kernels::MaskKind>(mask.kind),
-                                  mask.frames, mask.per_frame, mask.radius, scale, soft_cap},
-               queue());
-    }
-
-    /// One wide head, as the full decoder's, of 1024 values: all scores of some queries at a time.
-    void attend_by_products(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
-                            float soft_cap, TensorView y) {
-        constexpr Index most_scores = Index{1} << 24;  // 64 MiB
-        const Index keys = k.size(0);
-        const Index size = q.size(2);
-        const ConstTensorView w = k.reshape({keys, size});
-        Tensor values = empty({keys, size});
-        do_copy(v.reshape({keys, size}), values);
-        Tensor columns = empty({size, keys});
-        do_permute(values, {keys, size}, std::array{1, 0}, columns);
-        values = Tensor();
-        const Index step = std::max<Index>(1, std::min(q.size(0), most_scores / keys));
-        Tensor scores = empty({step, keys});
-        Tensor sums = y.dtype() == DType::f32 ? Tensor() : empty({step, size});
-        for (Index first = 0; first < q.size(0); first += step) {
-            const Index count = std::min(step, q.size(0) - first);
-            const TensorView seen = scores.rows(0, count);
-            const TensorView to = y.rows(first, first + count).reshape({count, size});
-            queue();
-            gemm_.run(
-                {.x = q.rows(first, first + count).reshape({count, size}), .w = w, .y = seen});
-            launch(kernels::Softmax{floats(seen), count, keys, scale, soft_cap}, queue());
-            const TensorView made = sums.defined() ? sums.rows(0, count) : to;
-            gemm_.run({.x = seen, .w = columns, .y = made});
-            if (sums.defined()) do_copy(made, to);
-        }
-    }
-
-    /// Frame-local attention as dense ones. False when one of them can't be done so.
-    bool attend_by_slices(ConstTensorView q, ConstTensorView k, ConstTensorView v,
-                          const AttentionMask& mask, float scale, TensorView y) {
-        const KeySlices plan = plan_key_slices(mask, k.size(0));
-        const auto laid_out = [&](ConstTensorView from, Tensor& moved) -> ConstTensorView {
-            if (plan.copies.size() == 1) return from;
-            moved = empty({plan.rows, from.size(1), from.size(2)}, from.dtype());
-            for (const KeySlices::Copy& copy : plan.copies)
-                do_copy(from.rows(copy.from, copy.from + copy.rows),
-                        moved.rows(copy.to, copy.to + copy.rows));
-            return moved;
-        };
-        Tensor moved_k;
-        Tensor moved_v;
-        const ConstTensorView laid_k = laid_out(k, moved_k);
-        const ConstTensorView laid_v = laid_out(v, moved_v);
-        for (const KeySlices::Slice& slice : plan.slices) {
-            const auto keys = [&](ConstTensorView laid, ConstTensorView as_is) {
-                return (slice.laid_out ? laid : as_is).rows(slice.key, slice.key + slice.keys);
-            };
-            const Index end = slice.query + slice.queries;
-            if (!cudnn_->attend(q.rows(slice.query, end), keys(laid_k, k), keys(laid_v, v), scale,
-                                y.rows(slice.query, end)))
-                return false;
-        }
-        return true;
+        queue();
+        attention_.run(q, k, v, mask, scale, soft_cap, y);
     }
 
     void do_gate_heads(TensorView o, ConstTensorView u, Index column) override {
@@ -499,92 +399,20 @@ private:
                queue());
     }
 
-    /// Keeps the shape [O, I, kT, kY, kX]; stores [O, kT, kY, kX, I] for cuDNN, else [kT, kY, kX, I, O].
     Tensor do_prepare_conv(ConstTensorView kernel, DType dtype) override {
-        CHECK(kernel.device() == Device::cpu, "prepare_conv takes a host array");
-        const Tensor stored = upload(kernel);
-        Tensor moved = empty(kernel.shape());
-        if (for_cudnn(dtype))
-            do_permute(stored, kernel.shape(), std::array{0, 2, 3, 4, 1}, moved);
-        else
-            do_permute(stored, kernel.shape(), std::array{2, 3, 4, 1, 0}, moved);
-        if (dtype == DType::f32) return moved;
-        Tensor rounded = empty(kernel.shape(), dtype);
-        do_copy(moved, rounded);
-        return rounded;
+        return convolution_.prepare(kernel, dtype);
     }
-
-    bool for_cudnn(DType dtype) const { return cudnn_ != nullptr && dtype == DType::bf16; }
 
     void do_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                  const ConvSpec& spec, TensorView y) override {
-        if (!for_cudnn(x.dtype())) return convolve(x, kernel, bias, spec, y);
-        for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
         queue();
-        const bool fits = std::max(x.numel(), y.numel()) <= Cudnn::most_elements;
-        const bool padded_in_time = spec.pad_before[0] + spec.pad_after[0] > 0;
-        if (fits && spec.pad_before[0] == spec.pad_after[0]) {
-            if (cudnn_->convolve(x, kernel, bias, spec, y)) return;
-        } else if (!padded_in_time) {
-            if (convolve_by_frames(x, kernel, bias, spec, y)) return;
-        } else {
-            // Zeros on one side in time (a causal convolution), or of what is cut, are frames of the input.
-            const Index before = spec.pad_before[0];
-            const Index frames = x.size(0);
-            Tensor padded = empty(
-                {before + frames + spec.pad_after[0], x.size(1), x.size(2), x.size(3)}, x.dtype());
-            do_fill_zero(padded.rows(0, before));
-            do_copy(x, padded.rows(before, before + frames));
-            do_fill_zero(padded.rows(before + frames, padded.size(0)));
-            ConvSpec unpadded = spec;
-            unpadded.pad_before[0] = unpadded.pad_after[0] = 0;
-            if (convolve_by_frames(padded, kernel, bias, unpadded, y)) return;
-        }
-        const Shape& s = kernel.shape();
-        Tensor moved = empty(s, kernel.dtype());
-        do_permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
-        convolve(x, moved, bias, spec, y);
-    }
-
-    /// Without padding in time: in as few stretches of frames as cuDNN can count. False when it has nothing.
-    bool convolve_by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
-                            const ConvSpec& spec, TensorView y) {
-        for (const FrameStretch& part :
-             frame_stretches(x.shape(), kernel.size(2), spec, y.shape(), Cudnn::most_elements))
-            if (!cudnn_->convolve(x.rows(part.first, part.last), kernel, bias, spec,
-                                  y.rows(part.begin, part.end)))
-                return false;
-        return true;
-    }
-
-    /// By the own kernel, which reads [kT, kY, kX, I, O].
-    void convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
-                  const ConvSpec& spec, TensorView y) {
-        kernels::Convolution arguments{};
-        arguments.x = in(x).data;
-        arguments.kernel = in(kernel).data;
-        arguments.bias = optional_floats(bias);
-        arguments.y = out(y).data;
-        arguments.half = x.dtype() == DType::bf16;
-        arguments.in = x.size(3);
-        arguments.out = y.size(3);
-        for (std::size_t axis = 0; axis < 3; ++axis) {
-            arguments.x_extent[axis] = x.size(axis);
-            arguments.kernel_extent[axis] = kernel.size(2 + axis);
-            arguments.y_extent[axis] = y.size(axis);
-            arguments.stride[axis] = spec.stride[axis];
-            arguments.pad[axis] = spec.pad_before[axis];
-            arguments.dilation[axis] = spec.dilation[axis];
-        }
-        launch(arguments, queue());
+        convolution_.run(x, kernel, bias, spec, y);
     }
 
     void do_conv_transpose(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                            Index stride, Index pad, TensorView y) override {
-        launch(kernels::ConvTranspose{floats(x), floats(kernel), optional_floats(bias), floats(y),
-                                      x.size(0), x.size(1), y.size(1), kernel.size(2), y.size(0),
-                                      stride, pad},
-               queue());
+        queue();
+        convolution_.run_transposed(x, kernel, bias, stride, pad, y);
     }
 
     void do_upsample_nearest(ConstTensorView x, TensorView y) override {

@@ -1,0 +1,100 @@
+#include "ops/cuda_conv.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "ops/cuda_arrays.hpp"
+#include "ops/frame_stretches.hpp"
+
+namespace gallop {
+
+using kernels::launch;
+
+Tensor CudaConvolution::prepare(ConstTensorView kernel, DType dtype) {
+    CHECK(kernel.device() == Device::cpu, "prepare_conv takes a host array");
+    const Tensor stored = on_.upload(kernel);
+    Tensor moved = on_.empty(kernel.shape());
+    if (for_cudnn(dtype))
+        on_.permute(stored, kernel.shape(), std::array{0, 2, 3, 4, 1}, moved);
+    else
+        on_.permute(stored, kernel.shape(), std::array{2, 3, 4, 1, 0}, moved);
+    if (dtype == DType::f32) return moved;
+    Tensor rounded = on_.empty(kernel.shape(), dtype);
+    on_.copy(moved, rounded);
+    return rounded;
+}
+
+void CudaConvolution::run(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                          const ConvSpec& spec, TensorView y) {
+    if (!for_cudnn(x.dtype())) return by_kernel(x, kernel, bias, spec, y);
+    for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
+    if (by_cudnn(x, kernel, bias, spec, y)) return;
+    const Shape& s = kernel.shape();
+    Tensor moved = on_.empty(s, kernel.dtype());
+    on_.permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
+    by_kernel(x, moved, bias, spec, y);
+}
+
+bool CudaConvolution::by_cudnn(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                               const ConvSpec& spec, TensorView y) {
+    const bool fits = std::max(x.numel(), y.numel()) <= Cudnn::most_elements;
+    if (fits && spec.pad_before[0] == spec.pad_after[0])
+        return cudnn_->convolve(x, kernel, bias, spec, y);
+    if (spec.pad_before[0] + spec.pad_after[0] == 0) return by_frames(x, kernel, bias, spec, y);
+    // Zeros on one side in time (a causal convolution), or of what is cut, are frames of the input.
+    const Index before = spec.pad_before[0];
+    const Index frames = x.size(0);
+    Tensor padded = on_.empty(
+        {before + frames + spec.pad_after[0], x.size(1), x.size(2), x.size(3)}, x.dtype());
+    const auto clear = [&](TensorView part) {
+        if (part.bytes() > 0)
+            check_cuda(cudaMemsetAsync(part.raw(), 0, part.bytes(), stream_), "filling with zeros");
+    };
+    clear(padded.rows(0, before));
+    on_.copy(x, padded.rows(before, before + frames));
+    clear(padded.rows(before + frames, padded.size(0)));
+    ConvSpec unpadded = spec;
+    unpadded.pad_before[0] = unpadded.pad_after[0] = 0;
+    return by_frames(padded, kernel, bias, unpadded, y);
+}
+
+bool CudaConvolution::by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                                const ConvSpec& spec, TensorView y) {
+    for (const FrameStretch& part :
+         frame_stretches(x.shape(), kernel.size(2), spec, y.shape(), Cudnn::most_elements))
+        if (!cudnn_->convolve(x.rows(part.first, part.last), kernel, bias, spec,
+                              y.rows(part.begin, part.end)))
+            return false;
+    return true;
+}
+
+void CudaConvolution::by_kernel(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                                const ConvSpec& spec, TensorView y) {
+    kernels::Convolution arguments{};
+    arguments.x = in(x).data;
+    arguments.kernel = in(kernel).data;
+    arguments.bias = optional_floats(bias);
+    arguments.y = out(y).data;
+    arguments.half = x.dtype() == DType::bf16;
+    arguments.in = x.size(3);
+    arguments.out = y.size(3);
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        arguments.x_extent[axis] = x.size(axis);
+        arguments.kernel_extent[axis] = kernel.size(2 + axis);
+        arguments.y_extent[axis] = y.size(axis);
+        arguments.stride[axis] = spec.stride[axis];
+        arguments.pad[axis] = spec.pad_before[axis];
+        arguments.dilation[axis] = spec.dilation[axis];
+    }
+    launch(arguments, stream_);
+}
+
+void CudaConvolution::run_transposed(ConstTensorView x, ConstTensorView kernel,
+                                     ConstTensorView bias, Index stride, Index pad, TensorView y) {
+    launch(kernels::ConvTranspose{floats(x), floats(kernel), optional_floats(bias), floats(y),
+                                  x.size(0), x.size(1), y.size(1), kernel.size(2), y.size(0),
+                                  stride, pad},
+           stream_);
+}
+
+}  // namespace gallop
