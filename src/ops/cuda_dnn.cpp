@@ -15,7 +15,9 @@
 #include <dlfcn.h>
 
 #include "core/check.hpp"
+#include "core/device_error.hpp"
 #include "core/log.hpp"
+#include "ops/cudnn_problems.hpp"
 #include "ops/cudnn_versions.hpp"
 
 // Where cudnn-frontend looks for cuDNN's functions.
@@ -226,6 +228,8 @@ private:
         if (found != plans.end()) return found->second ? &*found->second : nullptr;
         Plan plan{describe(shape), 0};
         const std::string problem = prepare(plan);
+        if (is_about_memory(problem))
+            throw OutOfMemoryError(fmt::format("cuDNN's plan for {}: {}", name(), problem));
         if (!problem.empty())
             log_warning("cudnn not used for=\"{}\" reason=\"{}\"", name(), problem);
         auto& kept = plans[shape];
@@ -264,7 +268,9 @@ private:
         Tensor workspace({std::max<std::int64_t>(plan.workspace, 1)}, DType::u8, memory_);
         const fe::error_t result =
             plan.graph->execute(handle_, parts, static_cast<void*>(workspace.view().raw()));
-        if (result.is_bad()) throw DeviceError("cuDNN: " + result.err_msg);
+        if (result.is_good()) return;
+        if (is_about_memory(result.err_msg)) throw OutOfMemoryError("cuDNN: " + result.err_msg);
+        throw DeviceError("cuDNN: " + result.err_msg);
     }
 
     Memory& memory_;

@@ -1,0 +1,16 @@
+#include "ops/cudnn_problems.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace gallop {
+
+bool is_about_memory(std::string_view problem) {
+    constexpr std::array<std::string_view, 4> signs{"ALLOCATION_FAILED", "ALLOC_FAILED",
+                                                    "cudaErrorMemoryAllocation", "out of memory"};
+    return std::any_of(signs.begin(), signs.end(), [&](std::string_view sign) {
+        return problem.find(sign) != std::string_view::npos;
+    });
+}
+
+}  // namespace gallop
