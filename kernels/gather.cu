@@ -30,6 +30,27 @@ void launch(const Gather& a, cudaStream_t stream) {
     }
 }
 
+void launch(const Pad& a, cudaStream_t stream) {
+    Index n = 1;
+    for (const Index extent : a.y_extent) n *= extent;
+    for_each(n, stream, "padding", [a] __device__(Index i) {
+        Index from = 0;
+        Index step = 1;  // of the axis, in x
+        Index rest = i;
+        bool inside = true;
+        for (int axis = Pad::axes - 1; axis >= 0; --axis) {
+            const Index outer = quotient(rest, a.y_extent[axis]);
+            const Index at = rest - outer * a.y_extent[axis] - a.before[axis];
+            inside = inside && at >= 0 && at < a.x_extent[axis];
+            from += at * step;
+            step *= a.x_extent[axis];
+            rest = outer;
+        }
+        static_cast<std::uint16_t*>(a.y)[i] =
+            inside ? static_cast<const std::uint16_t*>(a.x)[from] : std::uint16_t{0};
+    });
+}
+
 void launch(const Convert& a, cudaStream_t stream) {
     for_each(a.n, stream, "convert", [a] __device__(Index i) { store(a.y, i, load(a.x, i)); });
 }

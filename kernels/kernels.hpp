@@ -55,6 +55,15 @@ struct Gather {
 };
 void launch(const Gather&, cudaStream_t);
 
+/// x amid zeros: y[i] = x[i − before], or 0 where that lies outside x. Four axes, elements of 2 bytes.
+struct Pad {
+    static constexpr int axes = 4;
+    const void* x;
+    void* y;
+    Index x_extent[axes], y_extent[axes], before[axes];
+};
+void launch(const Pad&, cudaStream_t);
+
 /// y = x, n elements, with a conversion; y may be x when the types are the same.
 struct Convert {
     Input x;

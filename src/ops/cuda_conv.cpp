@@ -28,7 +28,7 @@ void CudaConvolution::run(ConstTensorView x, ConstTensorView kernel, ConstTensor
                           const ConvSpec& spec, TensorView y) {
     if (!for_cudnn(x.dtype())) return by_kernel(x, kernel, bias, spec, y);
     for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
-    if (by_cudnn(x, kernel, bias, spec, y)) return;
+    if (by_cudnn(x, kernel, bias, spec, y) || by_cudnn_padded(x, kernel, bias, spec, y)) return;
     const Shape& s = kernel.shape();
     Tensor moved = on_.empty(s, kernel.dtype());
     on_.permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
@@ -56,6 +56,61 @@ bool CudaConvolution::by_cudnn(ConstTensorView x, ConstTensorView kernel, ConstT
     ConvSpec unpadded = spec;
     unpadded.pad_before[0] = unpadded.pad_after[0] = 0;
     return by_frames(padded, kernel, bias, unpadded, y);
+}
+
+bool CudaConvolution::by_cudnn_padded(ConstTensorView x, ConstTensorView kernel,
+                                      ConstTensorView bias, const ConvSpec& spec, TensorView y) {
+    constexpr Index unit = 8;  // 16 bytes of bf16
+    const auto whole = [](Index channels) { return (channels + unit - 1) / unit * unit; };
+    const Shape& s = kernel.shape();
+    const Index ins = whole(s[1]);
+    const Index outs = whole(s[0]);
+    ConvSpec around = spec;
+    std::array<Index, 4> before{};
+    std::array<Index, 4> extents{x.size(0), x.size(1), x.size(2), ins};
+    for (std::size_t axis = 1; axis < 3; ++axis) {
+        if (spec.pad_before[axis] == spec.pad_after[axis]) continue;
+        before[axis] = spec.pad_before[axis];
+        extents[axis] += spec.pad_before[axis] + spec.pad_after[axis];
+        around.pad_before[axis] = around.pad_after[axis] = 0;
+    }
+    const Shape wide{extents[0], extents[1], extents[2], extents[3]};
+    if (wide == x.shape() && outs == s[0]) return false;
+    Tensor wide_x, wide_kernel, wide_bias, wide_y;
+    if (!(wide == x.shape())) x = wide_x = padded(x, x.shape(), wide, before);
+    if (ins != s[1] || outs != s[0]) {
+        // Stored [O, kT, kY, kX, I].
+        const Index taps = s[2] * s[3] * s[4];
+        wide_kernel = padded(kernel, {s[0], taps, 1, s[1]}, {outs, taps, 1, ins}, {});
+        wide_kernel.reshape({outs, ins, s[2], s[3], s[4]});
+        kernel = wide_kernel;
+    }
+    TensorView sums = y;
+    if (outs != y.size(3)) {
+        if (bias.defined()) {
+            wide_bias = on_.zeros({outs});
+            on_.copy(bias.reshape({y.size(3)}), wide_bias.rows(0, y.size(3)));
+            bias = wide_bias;
+        }
+        wide_y = on_.empty({y.size(0), y.size(1), y.size(2), outs}, y.dtype());
+        sums = wide_y;
+    }
+    if (!by_cudnn(x, kernel, bias, around, sums)) return false;
+    const Index pixels = y.size(0) * y.size(1) * y.size(2);
+    if (outs != y.size(3))
+        on_.columns(sums.reshape({pixels, outs}), 0, y.reshape({pixels, y.size(3)}));
+    return true;
+}
+
+Tensor CudaConvolution::padded(ConstTensorView x, const Shape& x_shape, const Shape& shape,
+                               const std::array<Index, 4>& before) {
+    Tensor made = on_.empty(shape, x.dtype());
+    kernels::Pad arguments{x.raw(), made.view().raw(), {}, {}, {}};
+    std::copy(x_shape.begin(), x_shape.end(), arguments.x_extent);
+    std::copy(shape.begin(), shape.end(), arguments.y_extent);
+    std::copy(before.begin(), before.end(), arguments.before);
+    launch(arguments, stream_);
+    return made;
 }
 
 bool CudaConvolution::by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,

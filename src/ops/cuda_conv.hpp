@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+
 #include "core/cuda.hpp"
 #include "ops/backend.hpp"
 #include "ops/cuda_dnn.hpp"
@@ -29,6 +31,13 @@ private:
     /// False when cuDNN has nothing for it.
     bool by_cudnn(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                   const ConvSpec& spec, TensorView y);
+    /// In the form that cuDNN has most engines for: channels in multiples of 8, and the zeros at one side of
+    /// a picture in memory. False when it is that already, or cuDNN has nothing for it either.
+    bool by_cudnn_padded(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
+                         const ConvSpec& spec, TensorView y);
+    /// x amid zeros, in a new array. Shapes are [T, Y, X, C], bf16.
+    Tensor padded(ConstTensorView x, const Shape& x_shape, const Shape& shape,
+                  const std::array<Index, 4>& before);
     /// Without padding in time: in as few stretches of frames as cuDNN can count. False when it has nothing.
     bool by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                    const ConvSpec& spec, TensorView y);

@@ -20,6 +20,11 @@ constexpr int repeats = 3;
 /// Rows of random values; more rows repeat them.
 constexpr Index drawn_rows = 1024;
 
+/// Whether cuBLASLt has said that it can't, with nothing else amiss.
+bool is_refusal(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+}
+
 void check_cublas(cublasStatus_t status, const char* what, const char* file = __builtin_FILE(),
                   int line = __builtin_LINE()) {
     if (status == CUBLAS_STATUS_SUCCESS) [[likely]]
@@ -27,8 +32,7 @@ void check_cublas(cublasStatus_t status, const char* what, const char* file = __
     const std::string text =
         fmt::format("{}:{}: {}: {}", file, line, what, cublasLtGetStatusName(status));
     if (status == CUBLAS_STATUS_ALLOC_FAILED) throw OutOfMemoryError(text);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
-        throw Error(text);
+    if (is_refusal(status)) throw Error(text);
     throw DeviceError(text);
 }
 
@@ -187,11 +191,37 @@ void CudaGemm::run(const GemmCall& call) {
     auto found = algorithms_.find(exact);
     if (found == algorithms_.end())
         found = algorithms_.emplace(exact, algorithm_for(call, key)).first;
-    check_cublas(start(Problem(call, call.x.size(0)), call, found->second, kept_of(call)),
-                 "multiplying matrices");
+    if (found->second) {
+        // What is added isn't known to who suggests algorithms: only the call itself tells.
+        const cublasStatus_t status =
+            start(Problem(call, call.x.size(0)), call, *found->second, kept_of(call));
+        if (!call.add || !is_refusal(status)) return check_cublas(status, "multiplying matrices");
+        found->second.reset();
+    }
+    run_apart(call);
 }
 
-cublasLtMatmulAlgo_t CudaGemm::algorithm_for(const GemmCall& call, const GemmKey& key) {
+void CudaGemm::run_apart(const GemmCall& call) {
+    const bool widens = call.x.dtype() == DType::f8_e4m3 && call.y.dtype() == DType::f32;
+    CHECK(call.add || widens,
+          "cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
+          call.x.size(0), call.w.size(1), call.w.size(0), call.w.size(1), name_of(call.x.dtype()),
+          name_of(call.y.dtype()));
+    Tensor product(call.y.shape(), call.add ? call.y.dtype() : DType::bf16, memory_);
+    GemmCall plain = call;
+    plain.y = product;
+    plain.add = false;
+    run(plain);
+    const kernels::Input made{product.view().raw(), product.dtype() == DType::bf16};
+    const kernels::Output y{call.y.raw(), false};
+    if (call.add)
+        kernels::launch(kernels::Add{y, made, product.numel()}, stream_);
+    else
+        kernels::launch(kernels::Convert{made, y, product.numel()}, stream_);
+}
+
+std::optional<cublasLtMatmulAlgo_t> CudaGemm::algorithm_for(const GemmCall& call,
+                                                            const GemmKey& key) {
     const Problem here(call, call.x.size(0));
     const std::optional<GemmAlgorithm> known = choices_.find(key);
     if (known) {
@@ -211,10 +241,10 @@ cublasLtMatmulAlgo_t CudaGemm::algorithm_for(const GemmCall& call, const GemmKey
     }
     if (!suggested.empty() && usable(here, suggested[0])) return suggested[0];
     const Algorithms exact = suggestions(here, key, 1);
-    CHECK(!exact.empty(),
-          "cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
-          call.x.size(0), key.depth, key.out, key.depth, name_of(key.in), name_of(key.to));
-    return exact[0];
+    if (!exact.empty()) return exact[0];
+    log_info("cublaslt has no algorithm rows={} out={} depth={} from={} to={}", call.x.size(0),
+             key.out, key.depth, name_of(key.in), name_of(key.to));
+    return {};
 }
 
 CudaGemm::Algorithms CudaGemm::suggestions(const Problem& problem, const GemmKey& key,
@@ -237,7 +267,7 @@ CudaGemm::Algorithms CudaGemm::suggestions(const Problem& problem, const GemmKey
         lt_.get(), problem.description.get(), problem.a.get(), problem.b.get(), problem.c.get(),
         problem.c.get(), preference.get(), most, results.data(), &count);
     Algorithms found;
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED) return found;
+    if (is_refusal(status)) return found;
     check_cublas(status, "asking for algorithms");
     for (int i = 0; i < count; ++i)
         if (results[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
@@ -274,7 +304,9 @@ std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call
         check_cublas(start(problem, trial, algorithms[0], 0.0F), "trying an algorithm");
         return start(problem, trial, algorithm, -1.0F);
     };
-    check_cublas(leave_rest(expected, algorithms[0]), "trying an algorithm");
+    const cublasStatus_t first = leave_rest(expected, algorithms[0]);
+    if (is_refusal(first)) return 0;  // it adds nothing, so bits cannot be compared
+    check_cublas(first, "trying an algorithm");
     std::vector<GemmTrial> trials(algorithms.size());
     for (std::size_t i = 0; i < algorithms.size(); ++i) {
         std::int32_t equal = 1;

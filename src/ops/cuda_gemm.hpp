@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -38,7 +39,8 @@ public:
     CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune);
 
     /// Any depth and any alignment that the dtype allows; for E4M3 depth and out are multiples of 16. The
-    /// first call of a shape waits for the device. Throws Error when cuBLASLt has no algorithm.
+    /// first call of a shape waits for the device. A sum that cuBLASLt won't add to y is added by a kernel,
+    /// one of E4M3 that it won't give in f32 comes through bf16. Throws Error when it has no algorithm.
     void run(const GemmCall& call);
 
 private:
@@ -46,7 +48,10 @@ private:
     using Algorithms = std::vector<cublasLtMatmulAlgo_t>;
     struct Problem;
 
-    cublasLtMatmulAlgo_t algorithm_for(const GemmCall& call, const GemmKey& key);
+    /// Nothing when cuBLASLt has none.
+    std::optional<cublasLtMatmulAlgo_t> algorithm_for(const GemmCall& call, const GemmKey& key);
+    /// As `run`, of what cuBLASLt doesn't do at once: the product, then what is left of it.
+    void run_apart(const GemmCall& call);
     /// What the library suggests, best first; at most `most`.
     Algorithms suggestions(const Problem& problem, const GemmKey& key, int most) const;
     bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
@@ -62,7 +67,8 @@ private:
     Tensor workspace_;
     GemmChoices choices_;
     bool tune_;
-    std::map<std::pair<GemmKey, Index>, cublasLtMatmulAlgo_t> algorithms_;  ///< and the rows
+    /// By rows, too; nothing: none does it at once.
+    std::map<std::pair<GemmKey, Index>, std::optional<cublasLtMatmulAlgo_t>> algorithms_;
 };
 
 /// What choices of algorithms hold for: the GPU's model, cuBLASLt's version and the driver's.

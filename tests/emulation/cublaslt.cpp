@@ -1,6 +1,8 @@
 // cuBLASLt, as far as the engine calls it: D = A^T B (+ C), column-major, on an emulated GPU. It suggests three
 // algorithms; the last one adds in another order, so its bits differ and it must not be taken.
 
+#include "emulation/cublaslt.hpp"
+
 #include <cstring>
 #include <vector>
 
@@ -70,6 +72,7 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
         return false;
     const bool eight_bits = a.type == CUDA_R_8F_E4M3;
     // Source: cuBLASLt's documentation, the requirements of FP8 kernels.
+    if (eight_bits && d.type == CUDA_R_32F && refusals().e4m3_to_f32) return false;
     if (eight_bits && (a.rows % 16 != 0 || a.columns % 16 != 0 ||
                        (d.type != CUDA_R_16BF && d.type != CUDA_R_32F)))
         return false;
@@ -121,6 +124,11 @@ struct Product {
 };
 
 }  // namespace
+
+gallop::emulation::Refusals& gallop::emulation::refusals() {
+    static Refusals all;
+    return all;
+}
 
 extern "C" {
 
@@ -242,7 +250,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                           *static_cast<const float*>(alpha),
                           *static_cast<const float*>(beta),
                           algorithm->data[0] == algorithms};
-    if (!valid(product.what, product.a, product.b, product.d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const bool refused =
+        product.a.type == CUDA_R_8F_E4M3 && product.beta != 0 && refusals().e4m3_sums;
+    if (refused || !valid(product.what, product.a, product.b, product.d))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     return enqueue(stream, product) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
                                                    : CUBLAS_STATUS_EXECUTION_FAILED;
 }

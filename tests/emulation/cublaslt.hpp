@@ -1,0 +1,13 @@
+#pragma once
+
+namespace gallop::emulation {
+
+/// What cuBLASLt refuses though other versions may have it. A test sets it before it makes a backend.
+struct Refusals {
+    bool e4m3_sums =
+        false;  ///< to add an E4M3 product to what is there; only the call itself says so
+    bool e4m3_to_f32 = false;
+};
+Refusals& refusals();
+
+}  // namespace gallop::emulation

@@ -1,0 +1,110 @@
+#include <gtest/gtest.h>
+
+#include "emulation/cublaslt.hpp"
+#include "emulation/cudnn.hpp"
+#include "ops/cuda_backend.hpp"
+#include "support/expect_near.hpp"
+
+// What the engine does where a library refuses a call that others of its versions take; only an emulated one
+// refuses on request.
+
+namespace gallop {
+using namespace test;
+namespace {
+
+class CublasltRefuses : public ::testing::Test {
+protected:
+    struct Rows {
+        Tensor q, scales;
+    };
+    Rows quantised(const Shape& shape, float scale) {
+        Rows made{Tensor(shape, DType::f8_e4m3), Tensor({shape[0]})};
+        cpu_->quantise(random_.tensor(shape, scale), made.q, made.scales);
+        return made;
+    }
+
+    void TearDown() override { emulation::refusals() = {}; }
+
+    /// y = x·wᵀ, or y + x·wᵀ.
+    Tensor multiplied(Backend& on, bool add) {
+        Tensor y = add ? on.upload(before_) : on.empty(before_.shape());
+        const Tensor q = on.upload(x_.q), x_scales = on.upload(x_.scales);
+        const Tensor weight = on.upload(w_.q), w_scales = on.upload(w_.scales);
+        if (add)
+            on.add_linear_fp8(q, x_scales, weight, w_scales, segments_, y);
+        else
+            on.linear_fp8(q, x_scales, weight, w_scales, segments_, y);
+        return on.download(y);
+    }
+    /// Twice: what was found out in the first call holds in the second.
+    void expect_products(double tolerance) {
+        for (const bool tune : {true, false}) {
+            const auto cuda = make_cuda_backend(CudaOptions{.tune = tune});
+            for (const bool add : {true, false, true, false})
+                expect_near(floats(multiplied(*cuda, add)), floats(multiplied(*cpu_, add)),
+                            tolerance);
+        }
+    }
+
+    std::unique_ptr<Backend> cpu_ = make_cpu_backend();
+    RandomValues random_;
+    const Rows x_ = quantised({70, 208}, 1);
+    const Rows w_ = quantised({2 * 48, 208}, 0.1F);
+    const Tensor before_ = random_.tensor({70, 48});
+    const std::array<Index, 2> segments_{33, 37};
+};
+
+TEST_F(CublasltRefuses, Nothing) { expect_products(1e-5); }
+
+TEST_F(CublasltRefuses, ToAddToWhatIsThere) {
+    emulation::refusals().e4m3_sums = true;
+    expect_products(1e-5);
+}
+
+// The product passes through bf16.
+TEST_F(CublasltRefuses, ResultsInF32) {
+    emulation::refusals().e4m3_to_f32 = true;
+    expect_products(1.0 / 128);
+}
+
+TEST_F(CublasltRefuses, Both) {
+    emulation::refusals() = {.e4m3_sums = true, .e4m3_to_f32 = true};
+    expect_products(1.0 / 128);
+}
+
+// Zeros on one side, channels that are no multiples of 8, before and behind, and all of them.
+TEST(CudnnRefuses, WhatItTakesPadded) {
+    struct Case {
+        Shape x, kernel;
+        ConvSpec spec;
+    };
+    const auto cpu = make_cpu_backend();
+    const auto cuda = make_cuda_backend();
+    RandomValues random;
+    for (const Case& c :
+         {Case{{2, 10, 12, 16}, {8, 16, 3, 3}, {.stride = {1, 2, 2}, .pad_after = {0, 1, 1}}},
+          Case{{2, 6, 5, 12}, {16, 12, 3, 3}, {.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}}},
+          Case{{2, 6, 5, 16}, {12, 16, 1}, {}},
+          Case{{3, 6, 5, 3}, {5, 3, 3, 3, 3}, {.pad_before = {2, 1, 0}, .pad_after = {0, 0, 1}}}}) {
+        const Tensor x = as_bf16(random.tensor(c.x));
+        const Tensor kernel = random.tensor(c.kernel, 0.1F);
+        const Tensor bias = random.tensor({c.kernel[0]});
+        for (const bool biased : {false, true}) {
+            const auto run = [&](Backend& on) {
+                const Tensor prepared = on.prepare_conv(kernel, DType::bf16);
+                const Tensor b = on.upload(bias);
+                Tensor y =
+                    on.empty(Backend::conv_shape(c.x, prepared.shape(), c.spec), DType::bf16);
+                on.conv(on.upload(x), prepared, biased ? b.view() : ConstTensorView(), c.spec, y);
+                return on.download(y);
+            };
+            const std::uint64_t before = emulation::cudnn_convolutions();
+            expect_near(floats(run(*cuda)), floats(run(*cpu)), 1.0 / 128);
+            EXPECT_EQ(emulation::cudnn_convolutions(), before + 1)
+                << to_string(c.x) << " by " << to_string(c.kernel);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace gallop
