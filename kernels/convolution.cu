@@ -115,7 +115,7 @@ void launch(const ConvTranspose& a, cudaStream_t stream) {
             const Index s = (place - j) / a.stride;
             if (s >= a.samples) continue;
             for (Index c = 0; c < a.in; ++c)
-                sum = fmaf(a.x[s * a.in + c], a.kernel[(c * a.out + o) * a.width + j], sum);
+                sum = fmaf(a.x[s * a.in + c], a.kernel[(j * a.in + c) * a.out + o], sum);
         }
         a.y[i] = sum + (a.bias == nullptr ? 0.0F : a.bias[o]);
     });

@@ -295,7 +295,8 @@ struct Convolution {
 };
 void launch(const Convolution&, cudaStream_t);
 
-/// x: [samples, in], kernel: [in, out, width], bias: [out] or null, y: [out_samples, out], all f32.
+/// x: [samples, in], kernel: [width, in, out], so that neighbouring threads read neighbouring weights; bias:
+/// [out] or null, y: [out_samples, out], all f32.
 struct ConvTranspose {
     const float* x;
     const float* kernel;

@@ -146,7 +146,10 @@ void CudaConvolution::by_kernel(ConstTensorView x, ConstTensorView kernel, Const
 
 void CudaConvolution::run_transposed(ConstTensorView x, ConstTensorView kernel,
                                      ConstTensorView bias, Index stride, Index pad, TensorView y) {
-    launch(kernels::ConvTranspose{floats(x), floats(kernel), optional_floats(bias), floats(y),
+    // Stored [I, O, k].
+    Tensor by_tap = on_.empty({kernel.size(2), kernel.size(0), kernel.size(1)});
+    on_.permute(kernel, kernel.shape(), std::array{2, 0, 1}, by_tap);
+    launch(kernels::ConvTranspose{floats(x), by_tap.data<float>(), optional_floats(bias), floats(y),
                                   x.size(0), x.size(1), y.size(1), kernel.size(2), y.size(0),
                                   stride, pad},
            stream_);
