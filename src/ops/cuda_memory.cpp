@@ -8,7 +8,7 @@
 
 namespace gallop {
 
-StreamMemory::StreamMemory(int device, cudaStream_t stream) : stream_(stream) {
+StreamMemory::StreamMemory(int device, cudaStream_t stream) : device_(device), stream_(stream) {
     check_cuda(cudaDeviceGetDefaultMemPool(&pool_, device), "opening the memory pool");
     std::uint64_t keep_all = ~std::uint64_t{0};
     check_cuda(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all),
@@ -16,6 +16,7 @@ StreamMemory::StreamMemory(int device, cudaStream_t stream) : stream_(stream) {
 }
 
 std::optional<std::size_t> StreamMemory::left() const {
+    check_cuda(cudaSetDevice(device_), "choosing the GPU");
     std::size_t free = 0;
     std::size_t all = 0;
     check_cuda(cudaMemGetInfo(&free, &all), "asking how much memory is left");

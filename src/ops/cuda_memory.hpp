@@ -23,6 +23,7 @@ private:
     std::byte* lend(std::size_t bytes) override;
     void take_back(std::byte* data, std::size_t bytes) noexcept override;
 
+    int device_;
     cudaStream_t stream_;
     cudaMemPool_t pool_ = nullptr;
 };
