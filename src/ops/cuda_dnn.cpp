@@ -229,7 +229,8 @@ private:
         Plan plan{describe(shape), 0};
         const std::string problem = prepare(plan);
         if (is_about_memory(problem))
-            throw OutOfMemoryError(fmt::format("cuDNN's plan for {}: {}", name(), problem));
+            throw OutOfMemoryError(fmt::format(
+                "cuDNN's plan for {}: {}; GALLOP_CUDNN=off does without it", name(), problem));
         if (!problem.empty())
             log_warning("cudnn not used for=\"{}\" reason=\"{}\"", name(), problem);
         auto& kept = plans[shape];

@@ -46,7 +46,7 @@ cudaDataType_t type_of(DType dtype) {
                                    : CUDA_R_32F;
 }
 
-/// The largest power of two up to 256 that divides an address.
+/// The largest power of two up to 256 that divides an address; 256 for null.
 unsigned alignment_of(const std::byte* data) {
     const auto address = reinterpret_cast<std::uintptr_t>(data);
     unsigned alignment = 256;
@@ -78,6 +78,9 @@ void prefer(const Preference& preference, cublasLtMatmulPreferenceAttributes_t w
 }
 
 GemmKey key_of(const GemmCall& call) {
+    // An algorithm reads the bias as it writes y.
+    const unsigned y_alignment = std::min(
+        alignment_of(call.y.raw()), alignment_of(reinterpret_cast<const std::byte*>(call.bias)));
     return {.rows = row_bucket(call.x.size(0)),
             .out = call.w.size(0),
             .depth = call.w.size(1),
@@ -87,7 +90,7 @@ GemmKey key_of(const GemmCall& call) {
             .bias = call.bias != nullptr,
             .x_alignment = alignment_of(call.x.raw()),
             .w_alignment = alignment_of(call.w.raw()),
-            .y_alignment = alignment_of(call.y.raw())};
+            .y_alignment = y_alignment};
 }
 
 /// Random rows to try algorithms on, and their scales for E4M3.
