@@ -55,7 +55,8 @@ public:
                 options.tune),
           cudnn_(options.cudnn ? open_cudnn(memory_, stream_.get()) : nullptr),
           attention_(*this, stream_.get(), gemm_, cudnn_.get()),
-          convolution_(*this, stream_.get(), cudnn_.get()) {}
+          convolution_(*this, stream_.get(),
+                       cudnn_ && cudnn_->convolves() ? cudnn_.get() : nullptr) {}
     ~CudaBackend() override {
         static_cast<void>(cudaStreamSynchronize(downloads_.get()));
         static_cast<void>(cudaStreamSynchronize(stream_.get()));

@@ -28,6 +28,8 @@ public:
     /// bf16. False, and y is as it was, when cuDNN has nothing for the shape.
     virtual bool attend(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
                         TensorView y) = 0;
+    /// Whether this version's convolutions can be trusted; else nobody may call `convolve`.
+    virtual bool convolves() const = 0;
     /// y = conv(x) + bias, as Backend::conv, but for the kernel's layout. x: [T, Y, X, I], y: [T', Y', X',
     /// O] bf16; kernel: of shape [O, I, kT, kY, kX], stored [O, kT, kY, kX, I], bf16; bias: [O] f32 or
     /// undefined. False when cuDNN has nothing for the shape.

@@ -131,6 +131,8 @@ public:
                              q.size(1), k.size(1), q.size(2), scale});
     }
 
+    bool convolves() const override { return true; }
+
     bool convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                   const ConvSpec& spec, TensorView y) override {
         if (x.numel() == 0 || y.numel() == 0 || x.size(3) % unit != 0 || y.size(3) % unit != 0 ||
