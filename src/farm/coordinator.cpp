@@ -51,7 +51,11 @@ void Coordinator::tick(double now) {
     next_house_ = now_ + house_seconds;
     keep_house();
     settle_end();
-    if (!finished_) feed_idle();
+    if (finished_) return;
+    feed_idle();
+    if (out_of_time_ && roster_.held() == 0)
+        stop("what is left doesn't fit into the job's time", 0);
+    settle_end();
 }
 
 std::vector<Action> Coordinator::take_actions() { return std::exchange(actions_, {}); }
@@ -192,8 +196,7 @@ void Coordinator::keep_house() {
     roster_.refresh([this](HostIndex host) { return estimates_.speed(host); }, now_);
     if (now_ - last_agent_ > options_.patience_seconds) stop("no agent is left", 0);
     if (now_ - disk_trouble_ > options_.patience_seconds) stop("nothing can be written", 0);
-    if (now_ >= deadline_ || (out_of_time_ && roster_.held() == 0))
-        stop("what is left doesn't fit into the job's time", 0);
+    if (now_ >= deadline_) stop("what is left doesn't fit into the job's time", 0);
     // Nobody works, though there is work: then scruples about hosts must wait.
     if (leasing() && roster_.held() == 0 && anybody)
         idle_since_ = std::min(idle_since_, now_);

@@ -150,7 +150,7 @@ private:
     double idle_since_ = forever;    ///< since when nobody holds anything
     bool desperate_ = false;         ///< that has been so for long
     bool hungry_ = false;            ///< idle slots may find work now
-    bool out_of_time_ = false;       ///< something wasn't leased for want of time
+    bool out_of_time_ = false;       ///< an idle slot was refused something, last
     bool paused_ = false;
     bool stopping_ = false;
     bool finished_ = false;

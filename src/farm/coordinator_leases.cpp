@@ -93,7 +93,7 @@ void Coordinator::feed(SlotIndex index) {
 }
 
 void Coordinator::feed_idle() {
-    hungry_ = false;
+    hungry_ = out_of_time_ = false;
     for (SlotIndex slot = 0; slot < roster_.slots.size() && !finished_; ++slot)
         if (roster_.slots[slot].ready && roster_.slots[slot].held.empty()) feed(slot);
 }

@@ -160,6 +160,30 @@ TEST(Coordinator, LeasesNothingThatOutlastsTheJob) {
     EXPECT_EQ(farm.all<Finished>().at(0).why, "what is left doesn't fit into the job's time");
 }
 
+TEST(Coordinator, WaitsForItsOnlyRendererThoughOneItemOutlastsTheJob) {
+    std::vector<WorkItem> work = items({10'000, 10, 10, 10});
+    for (std::size_t i = 1; i < work.size(); ++i) work[i].bucket = 1;
+    Farm farm(std::move(work));
+    farm.tell(TimeLeft{1000});
+    farm.join(0, "a");
+    farm.start(0, farm.leased(0).at(0));
+    farm.tell(SlotGone{0, 0});
+    farm.wait(10);
+    ASSERT_FALSE(farm.coordinator.finished()) << "nobody could be asked whether anything fits";
+    farm.tell(SlotReady{0, 0, 1});
+    for (int i = 0; i < 3; ++i) {
+        const std::vector<ItemIndex> mine = farm.leased(0);
+        const auto open = std::find_if(mine.begin(), mine.end(), [&](ItemIndex item) {
+            return farm.state(item) == ItemState::open;
+        });
+        ASSERT_NE(open, mine.end());
+        farm.finish(0, *open, 10);
+    }
+    farm.wait(1);
+    EXPECT_EQ(farm.all<Finished>().at(0).outcome, Outcome::stopped);
+    EXPECT_THAT(farm.all<Finished>()[0].why, HasSubstr("doesn't fit"));
+}
+
 TEST(Coordinator, PausesWhileTheDiskIsFull) {
     CoordinatorOptions options;
     options.pause_below = 100;
