@@ -108,11 +108,11 @@ void Driver::on(int rank, const message::Join& join, double now) {
     if (join.numerics != start_.config.numerics)
         throw Error(fmt::format("its numerics version is {} (the run's is {})", join.numerics,
                                 start_.config.numerics));
-    lost_.erase(rank);
     devices_[rank] = join.device;
     std::erase_if(progress_, [&](const auto& entry) { return entry.first.first == rank; });
     std::erase_if(rounds_, [&](const auto& entry) { return entry.first.first == rank; });
     tell(coordinator::AgentJoined{rank, join.host, join.device, join.slots, join.gpus}, now);
+    lost_.erase(rank);  // last: who joins anew while it is among us is lost first
 }
 
 void Driver::on(int rank, const message::Beat& beat, double now) {
@@ -326,6 +326,8 @@ coordinator::CoordinatorOptions coordinator_options(const RunConfig& config,
     if (options.pause_below == 0 && !failed) options.pause_below = disk.capacity / 100;
     options.resume_above = config.limits.disk_resume_above;
     if (options.resume_above == 0) options.resume_above = 2 * options.pause_below;
+    // A mark of the manifest may be below what is 1 % of this disk.
+    options.resume_above = std::max(options.resume_above, options.pause_below);
     return options;
 }
 

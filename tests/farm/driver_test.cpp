@@ -1,0 +1,39 @@
+#include "farm/driver.hpp"
+
+#include <gtest/gtest.h>
+
+#include "farm/resume.hpp"
+#include "support/planned_run.hpp"
+#include "tests/farm/recording_link.hpp"
+
+namespace gallop {
+namespace {
+
+TEST(CoordinatorOptions, KeepTheMarksOfADiskInOrder) {
+    const test::TemporaryFolder folder;
+    RunConfig config;
+    config.limits.disk_resume_above = 1;  // of a disk whose 1 % is more
+    const coordinator::CoordinatorOptions options = coordinator_options(config, folder.path());
+    EXPECT_GT(options.pause_below, 1U);
+    EXPECT_EQ(options.resume_above, options.pause_below);
+    EXPECT_NO_THROW(coordinator::Coordinator(options, coordinator::Ledger({})));
+}
+
+TEST(Driver, KeepsARankThatJoinsTwice) {
+    test::PlannedRun run;
+    const auto directory = run.freeze(run.plan("items: [{prompt: p}]"));
+    test::RecordingLink link(2);
+    Journal journal(directory / "journal.jsonl");
+    RunStart start = load_run(directory);
+    const int numerics = start.config.numerics;
+    Driver driver(std::move(start), link, journal, false, 0);
+    for (int i = 0; i < 2; ++i) {
+        driver.handle(1, message::Join{"b", 4711, "cpu", 1, 1, numerics}, 1);
+        EXPECT_FALSE(driver.lost(1));
+    }
+    driver.step(2);
+    EXPECT_EQ(link.sent_to(1, "ping"), 1);
+}
+
+}  // namespace
+}  // namespace gallop
