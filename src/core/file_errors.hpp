@@ -7,8 +7,8 @@
 
 namespace gallop {
 
-/// The disk refused: full, over quota, read-only or failing. The same work may succeed once it has
-/// recovered.
+/// The disk refused: full, over quota, read-only, failing or out of reach. The same work may succeed
+/// once it has recovered.
 struct DiskError : Error {
     using Error::Error;
 };
@@ -24,7 +24,7 @@ struct BadOutputError : Error {
     using Error::Error;
 };
 
-/// Whether an errno means that the disk refused: ENOSPC, EDQUOT, EIO, EROFS.
+/// Whether an errno means that the disk refused: ENOSPC, EDQUOT, EIO, EROFS, ESTALE, ENOTCONN, …
 bool is_disk_errno(int code);
 
 /// Whether an errno says that the path or its permissions are wrong: EACCES, EPERM, ENOENT, ENOTDIR, EISDIR,

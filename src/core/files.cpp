@@ -1,5 +1,7 @@
 #include "core/files.hpp"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -19,7 +21,9 @@ void close_descriptor(int descriptor) { ::close(descriptor); }
 }  // namespace detail
 
 bool is_disk_errno(int code) {
-    return code == ENOSPC || code == EDQUOT || code == EIO || code == EROFS;
+    constexpr std::array codes = {ENOSPC, EDQUOT,   EIO,       EROFS,
+                                  ESTALE, ENOTCONN, ESHUTDOWN, ETIMEDOUT};
+    return std::find(codes.begin(), codes.end(), code) != codes.end();
 }
 
 bool is_access_errno(int code) {
@@ -47,8 +51,6 @@ namespace {
 
 using Descriptor = Handle<int, detail::close_descriptor, -1>;
 
-std::string reason() { return std::strerror(errno); }
-
 void sync(const std::filesystem::path& path, int flags) {
     const Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC));
     if (!descriptor) throw_file_error(path, "cannot open", errno);
@@ -63,9 +65,12 @@ void sync_folder(const std::filesystem::path& folder) {
 
 InputFile::InputFile(const std::filesystem::path& path)
     : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (!descriptor_) throw_input_error("{}: cannot open: {}", path.string(), reason());
+    if (!descriptor_ && (is_access_errno(errno) || errno == ENXIO))
+        throw_input_error("{}: cannot open: {}", path.string(), std::strerror(errno));
+    if (!descriptor_) throw_file_error(path, "cannot open", errno);
     struct stat info {};
-    if (::fstat(descriptor_.get(), &info) != 0 || !S_ISREG(info.st_mode))
+    if (::fstat(descriptor_.get(), &info) != 0) throw_file_error(path, "cannot be examined", errno);
+    if (!S_ISREG(info.st_mode))
         throw_input_error("{}: {} (must be a file)", path.string(),
                           S_ISDIR(info.st_mode) ? "a folder" : "neither a file nor a folder");
     size_ = static_cast<std::uint64_t>(info.st_size);

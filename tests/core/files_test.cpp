@@ -61,6 +61,26 @@ TEST(FileErrors, TellADiskThatRefusesFromAPathThatIsWrong) {
     }
 }
 
+TEST(InputFile, WhatCannotBeOpenedForAnotherReasonIsNoWrongRequest) {
+    const TemporaryFolder folder;
+    write_atomically(folder / "a", "whole");
+    ::rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const ::rlimit none{0, before.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    std::string kind;
+    try {
+        InputFile(folder / "a");
+    } catch (const InputError&) {
+        kind = "input";
+    } catch (const Error&) {
+        kind = "error";
+    }
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    EXPECT_EQ(kind, "error");
+    EXPECT_TRUE(is_disk_errno(ESTALE)) << "a file server that lost its mount";
+}
+
 TEST(ReadText, HoldsToItsLimit) {
     const TemporaryFolder folder;
     write_atomically(folder / "a", "12345");
