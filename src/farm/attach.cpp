@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -36,6 +37,9 @@ using Json = nlohmann::json;
 constexpr double silences_a_lease = 4;
 constexpr double look_seconds = 1;            ///< between looks at the others' journals while idle
 constexpr double other_host_seconds = 5;      ///< that a failed item waits for another host
+constexpr int suspect_streak = 3;             ///< failures in a row, then this process rests
+constexpr int longest_rest = 4;               ///< doublings
+constexpr double too_much_blame = 3;          ///< what failed here was done elsewhere: it leaves
 constexpr double disk_pause_seconds = 10;     ///< after the disk refused something
 constexpr double finish_before_seconds = 20;  ///< the job's end
 
@@ -61,7 +65,8 @@ public:
           start_(load_run(history_)),
           policy_(coordinator_options(start_.config, directory)),
           journal_(own_journal(directory)),
-          leases_(directory, silences_a_lease * start_.config.schedule.silent_seconds),
+          lease_seconds_(silences_a_lease * start_.config.schedule.silent_seconds),
+          leases_(directory, lease_seconds_),
           queue_(start_.plan, start_.config.schedule.order,
                  fmt::format("{}-{}", host_name(), ::getpid())) {
         terminal_ = options.terminal;
@@ -190,7 +195,8 @@ private:
     /// Takes items for the slots that wait.
     void feed(double now) {
         if (start_.ledger.open() == 0) return end(now);
-        if (now < feed_at_) return;
+        look_for_blame(now);
+        if (stopping_ || now < feed_at_) return;
         std::error_code failed;
         const auto space = fs::space(directory_, failed);
         if (!failed && space.available < policy_.pause_below) {
@@ -317,6 +323,9 @@ private:
         }
         if (done.adopted) more["adopted"] = true;
         write(record, more);
+        streak_ = 0;
+        blame_ = std::max(0.0, blame_ - 0.5);
+        failed_here_.erase(done.item);
         settle(done.item);
     }
 
@@ -337,7 +346,7 @@ private:
                               .time = ""};
         log_failure(failure);
         if (failed.why == FailureKind::disk) feed_at_ = now + disk_pause_seconds;
-        if (start_.config.retry.other_host) failed_here_[failed.item] = now + other_host_seconds;
+        if (failed.why != FailureKind::out_of_memory) fared_badly(failed, now);
         if (const std::string why = verdict(failed.item); !why.empty()) {
             Record given_up{.what = What::quarantined, .item = failed.item};
             given_up.attempt = start_.ledger.trouble(failed.item)->tries();
@@ -361,11 +370,35 @@ private:
         held_.erase(failed.item);
     }
 
-    /// Why an item is not to be tried again; empty if it is.
-    std::string verdict(std::uint32_t item) const {
+    /// An item failed here: others go first with it, and what fails all the time rests.
+    void fared_badly(const message::Failed& failed, double now) {
+        const double wait = failed.why == FailureKind::input ? lease_seconds_
+                            : start_.config.retry.other_host ? other_host_seconds
+                                                             : 0;
+        failed_here_[failed.item] = now + wait;
+        if (++streak_ < suspect_streak || leases_.only_host()) return;
+        const int doublings = std::min(streak_ - suspect_streak, longest_rest);
+        feed_at_ = std::max(feed_at_, now + std::ldexp(policy_.suspect_seconds, doublings));
+    }
+
+    /// What failed here and was done elsewhere: then it is this host, or its device.
+    void look_for_blame(double now) {
+        blame_ += static_cast<double>(std::erase_if(failed_here_, [&](const auto& failed) {
+            return start_.ledger.item(failed.first).state == ItemState::done;
+        }));
+        if (blame_ >= too_much_blame)
+            stop(fmt::format("{:.0f} items that failed here were done elsewhere", blame_), now,
+                 coordinator::forever);
+    }
+
+    /// Why an item is not to be tried again; empty if it is. That a request is wrong takes two hosts'
+    /// word, or one's if no other has a process here.
+    std::string verdict(std::uint32_t item) {
         const coordinator::Trouble* trouble = start_.ledger.trouble(item);
         if (trouble == nullptr) return {};
-        if (trouble->count(coordinator::FailureKind::input) > 0) return "the request is wrong";
+        if (const int hosts = trouble->hosts(coordinator::FailureKind::input);
+            hosts > 1 || (hosts == 1 && leases_.only_host()))
+            return "the request is wrong";
         if (policy_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
         if (trouble->tries() >= policy_.attempts)
             return fmt::format("failed {} times (retry.attempts)", trouble->tries());
@@ -446,6 +479,7 @@ private:
     RunStart start_;
     coordinator::CoordinatorOptions policy_;
     Journal journal_;
+    double lease_seconds_;
     LeaseFolder leases_;
     SharedQueue queue_;
     std::optional<Agent> agent_;
@@ -458,6 +492,8 @@ private:
     std::map<std::uint32_t, Held> held_;             ///< items that are rendered here
     std::map<int, message::SlotProgress> progress_;  ///< by slot
     std::map<std::uint32_t, double> failed_here_;    ///< items, and until when they wait
+    int streak_ = 0;                                 ///< failures since it last did one
+    double blame_ = 0;  ///< items that were done elsewhere, less half a success each
     std::string device_;
     double next_beat_ = 0;
     double feed_at_ = 0;

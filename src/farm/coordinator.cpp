@@ -85,7 +85,7 @@ void Coordinator::fail(SlotIndex index, const Held& held, FailureKind kind,
             .kind = kind,
             .host = ledger_.host_name(slot.host),
             .text = error});
-    if (kind != FailureKind::input && kind != FailureKind::out_of_memory)
+    if (kind != FailureKind::out_of_memory)
         fared(slot.host, held.item, false, kind == FailureKind::disk);
     route(held.item);
     hungry_ = true;

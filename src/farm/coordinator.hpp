@@ -114,6 +114,7 @@ private:
     bool busy(HostIndex host) const;
 
     // coordinator_failures.cpp: what becomes of an item, and of a host.
+    bool wrong_request(const Trouble& trouble, int gpus) const;
     std::string verdict(ItemIndex item) const;
     bool climb(ItemIndex item, Shape& shape) const;
     void route(ItemIndex item);

@@ -54,14 +54,24 @@ bool Coordinator::climb(ItemIndex item, Shape& shape) const {
     return shape.rung == wanted;
 }
 
+/// Whether two hosts say so, or one that cannot be doubted, for there is no other. When the run was
+/// planned every input could be read: what one host does not find may be there for the next.
+bool Coordinator::wrong_request(const Trouble& trouble, int gpus) const {
+    const auto said =
+        std::find_if(trouble.failures.begin(), trouble.failures.end(),
+                     [](const Trouble::Failure& one) { return one.kind == FailureKind::input; });
+    if (said == trouble.failures.end()) return false;
+    return trouble.hosts(FailureKind::input) > 1 || !other_host(said->host, gpus);
+}
+
 /// Why the item is not to be tried again; empty if it is.
 std::string Coordinator::verdict(ItemIndex item) const {
     const Trouble* trouble = ledger_.trouble(item);
     if (trouble == nullptr) return {};
-    if (trouble->count(FailureKind::input) > 0) return "the request is wrong";
     Shape shape;
-    if (!climb(item, shape))
-        return fmt::format("out of memory, {} steps tried (retry.on_oom)", shape.rung);
+    const bool fits = climb(item, shape);
+    if (wrong_request(*trouble, shape.gpus)) return "the request is wrong";
+    if (!fits) return fmt::format("out of memory, {} steps tried (retry.on_oom)", shape.rung);
     if (options_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
     if (trouble->counted() >= options_.attempts)
         return fmt::format("failed {} times (retry.attempts)", trouble->counted());
@@ -86,7 +96,9 @@ void Coordinator::route(ItemIndex item) {
     climb(item, shape);
     HostIndex avoid = no_host;
     for (const Trouble::Failure& failure : trouble->failures)
-        if (failure.kind != FailureKind::out_of_memory && options_.other_host) avoid = failure.host;
+        if (failure.kind == FailureKind::input ||
+            (failure.kind != FailureKind::out_of_memory && options_.other_host))
+            avoid = failure.host;
     queue_.put_retry(item, shape, avoid);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 #include "core/check.hpp"
 
@@ -40,14 +41,17 @@ int Trouble::counted() const {
 }
 
 int Trouble::hosts() const {
-    int distinct = 0;
-    for (auto one = failures.begin(); one != failures.end(); ++one) {
-        if (one->kind == FailureKind::out_of_memory) continue;
-        distinct += std::none_of(failures.begin(), one, [&](const Failure& earlier) {
-            return earlier.host == one->host && earlier.kind != FailureKind::out_of_memory;
-        });
-    }
-    return distinct;
+    std::set<HostIndex> distinct;
+    for (const Failure& one : failures)
+        if (one.kind != FailureKind::out_of_memory) distinct.insert(one.host);
+    return static_cast<int>(distinct.size());
+}
+
+int Trouble::hosts(FailureKind kind) const {
+    std::set<HostIndex> distinct;
+    for (const Failure& one : failures)
+        if (one.kind == kind) distinct.insert(one.host);
+    return static_cast<int>(distinct.size());
 }
 
 Ledger::Ledger(std::vector<WorkItem> items) : items_(std::move(items)) {

@@ -39,6 +39,8 @@ struct Trouble {
     int counted() const;
     /// Distinct hosts among the counted ones.
     int hosts() const;
+    /// Distinct hosts on which it failed that way.
+    int hosts(FailureKind kind) const;
 };
 
 /// The lasting state of a run: the sum of its journal. The coordinator changes it by records only,

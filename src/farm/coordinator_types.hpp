@@ -20,7 +20,7 @@ inline constexpr double forever = std::numeric_limits<double>::infinity();
 /// Why an item's try ended without a clip.
 enum class FailureKind : std::uint8_t {
     error,          ///< the renderer said so; another try may succeed
-    input,          ///< the request is wrong: never retried
+    input,          ///< the request is wrong; another host, if any, is asked once
     out_of_memory,  ///< climbs the ladder of `CoordinatorOptions::on_oom`
     crash,          ///< the renderer died
     hung,           ///< no heartbeat, or far beyond its predicted time

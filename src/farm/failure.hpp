@@ -10,7 +10,7 @@ namespace gallop {
 /// Why a try of an item failed; it decides what is done next.
 enum class FailureKind {
     error,          ///< none of those below
-    input,          ///< the request is wrong: never again
+    input,          ///< the request is wrong, as this host sees it
     out_of_memory,  ///< of the device or the host, also when the kernel killed the renderer for it
     crash,          ///< the renderer ended, or its device was lost
     hung,           ///< the renderer was silent, made no progress, or took far too long

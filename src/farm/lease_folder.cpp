@@ -93,12 +93,24 @@ bool LeaseFolder::claim(std::string_view id) {
 }
 
 bool LeaseFolder::alone() {
+    return only_touched([&](const std::string& name) { return name == clock_path_.filename(); });
+}
+
+bool LeaseFolder::only_host() {
+    return only_touched([](const std::string& name) {
+        const std::size_t pid = name.rfind('-', name.rfind('-') - 1);
+        return name.substr(0, pid) == "clock-" + host_name();
+    });
+}
+
+bool LeaseFolder::only_touched(const std::function<bool(const std::string& name)>& own) {
     const double now = server_time();
     std::error_code failed;
     for (fs::directory_iterator entry(folder_, failed), end; !failed && entry != end;
          entry.increment(failed)) {
         const fs::path& path = entry->path();
-        if (path == clock_path_ || !path.filename().string().starts_with("clock-")) continue;
+        const std::string name = path.filename().string();
+        if (!name.starts_with("clock-") || own(name)) continue;
         const Descriptor other(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
         if (other && now - modified(other.get()) <= ttl_) return false;
     }

@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -44,6 +45,8 @@ public:
 
     /// Whether no other process has touched its file here lately: they all have left or died.
     bool alone();
+    /// Whether no process of another machine has.
+    bool only_host();
 
     /// The file server's time, seconds since 1970. Throws Error.
     double server_time();
@@ -54,6 +57,8 @@ private:
         int generation = 0;
     };
     std::filesystem::path path(std::string_view id, int generation) const;
+    /// Whether only such files, by their names, were touched lately.
+    bool only_touched(const std::function<bool(const std::string& name)>& own);
     void keep();
 
     std::filesystem::path folder_;

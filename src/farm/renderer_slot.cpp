@@ -124,9 +124,10 @@ void RendererSlot::fall(const Failure& failure, double now) {
     take_down();
     ++falls_;
     if (!announced_) ++bad_starts_;
-    // A wrong request stays wrong; anything else may pass.
-    gone_for_good_ = bad_starts_ > 0 &&
-                     (failure.kind == FailureKind::input || bad_starts_ >= policy_.bad_starts);
+    // A request that is wrong from the start stays wrong; anything else may pass, even that what was
+    // read before is not there.
+    gone_for_good_ = bad_starts_ > 0 && ((failure.kind == FailureKind::input && round_ == 0) ||
+                                         bad_starts_ >= policy_.bad_starts);
     if (announced_ || gone_for_good_)
         say_(message::Gone{number_, gone_for_good_, failure.kind, shortened(failure.error, 1500)});
     announced_ = false;

@@ -46,7 +46,8 @@ public:
 
     int number() const { return number_; }
     const std::vector<std::size_t>& devices() const { return devices_; }
-    /// It was given up: it could not be started again and again, or the request is wrong.
+    /// It was given up: it could not be started again and again, or the first time found the request
+    /// wrong.
     bool gone_for_good() const { return gone_for_good_; }
     /// Why it was last not there.
     const Failure& trouble() const { return trouble_; }

@@ -229,6 +229,19 @@ TEST_F(AgentTest, LeavesWhenNoRendererCanBegin) {
     EXPECT_EQ(agent_->trouble().kind, FailureKind::input);
 }
 
+TEST_F(AgentTest, StartsARendererAgainWhoseModelIsAwayForAMoment) {
+    plan_ = run_.plan("items: [{prompt: once exit}]", {"name=engine-away"});
+    directory_ = run_.freeze(plan_);
+    index_ = read_plan_index(directory_);
+    agent_.emplace(quick_agent(directory_, 1),
+                   [this](const message::Message& said) { hear(said); });
+    agent_->begin(seconds_now());
+    lease({task(0)});
+    EXPECT_FALSE(wait_for<message::Gone>().for_good);
+    lease({task(0)});
+    EXPECT_EQ(wait_for<message::Done>().item, 0U);
+}
+
 TEST_F(AgentTest, LeavesWhenTheCoordinatorIsSilent) {
     plan_ = run_.plan("items: [{prompt: p}]");
     directory_ = run_.freeze(plan_);

@@ -12,6 +12,7 @@
 #include "core/files.hpp"
 #include "farm/coordinator.hpp"
 #include "farm/history.hpp"
+#include "farm/journal.hpp"
 #include "farm/status.hpp"
 #include "support/planned_run.hpp"
 #include "tests/farm/fake_renderer.hpp"
@@ -26,8 +27,8 @@ using Json = nlohmann::json;
 
 class Attached : public testing::Test {
 protected:
-    void take(const std::string& items) {
-        directory_ = run_.freeze(run_.plan(items, {"retry.other_host=false"}), "run");
+    void take(const std::string& items, const std::string& set = "retry.other_host=false") {
+        directory_ = run_.freeze(run_.plan(items, {set}), "run");
     }
     ::pid_t start() const {
         const ::pid_t child = ::fork();
@@ -102,6 +103,34 @@ TEST_F(Attached, DecodeInTilesAfterMemoryRanOut) {
     ASSERT_EQ(failed.size(), 1U);
     EXPECT_EQ(failed[0]["kind"], "out_of_memory");
     EXPECT_EQ(events("done").size(), 2U);
+}
+
+TEST_F(Attached, DoNotTakeARequestForWrongWhileAnotherProcessCouldRenderIt) {
+    take("items: [{name: a, prompt: once not-here}]", "schedule.silent=0.3");
+    fs::create_directories(directory_ / "leases");
+    write_atomically(directory_ / "leases" / "clock-other-1-1",
+                     "");  // as one that is there makes it
+    EXPECT_EQ(end_of(start()), Outcome::complete);
+    ASSERT_EQ(events("failed").size(), 1U);
+    EXPECT_EQ(events("failed")[0]["kind"], "input");
+}
+
+TEST_F(Attached, LeaveWhenWhatFailedHereIsDoneElsewhere) {
+    take(
+        "items: [{prompt: not-here a}, {prompt: not-here b}, {prompt: not-here c}, "
+        "{prompt: not-here d}]");
+    fs::create_directories(directory_ / "leases");
+    write_atomically(directory_ / "leases" / "clock-other-1-1", "");
+    const ::pid_t child = start();
+    for (int tries = 0; tries < 1000 && events("failed").size() < 3; ++tries) test::rest(10);
+    std::string lines;
+    const std::vector<Json> failed = events("failed");
+    ASSERT_GE(failed.size(), 3U);
+    for (std::size_t i = 0; i < 3; ++i)  // one stays open, or there is nothing to leave
+        lines += journal_line({{"event", "done"}, {"id", failed[i]["id"]}, {"host", "other"}});
+    write_atomically(directory_ / "journal-other-1-1.jsonl", lines);
+    EXPECT_EQ(end_of(child), Outcome::stopped);
+    EXPECT_TRUE(events("quarantined").empty());
 }
 
 TEST_F(Attached, GiveUpWhatFailsAgainAndAgain) {

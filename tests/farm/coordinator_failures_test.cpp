@@ -44,6 +44,21 @@ TEST(Coordinator, NeverRetriesAWrongRequest) {
     EXPECT_EQ(farm.reason(0), "the request is wrong");
 }
 
+TEST(Coordinator, AsksASecondHostWhetherARequestIsWrong) {
+    CoordinatorOptions options;
+    options.other_host = false;  // that is about what may pass
+    Farm farm(items({10, 10}), options);
+    farm.join(0, "a");
+    farm.join(1, "b");
+    farm.fail(0, 0, FailureKind::input);
+    EXPECT_EQ(farm.state(0), ItemState::open);
+    EXPECT_THAT(farm.leased(0), ElementsAre(0)) << "not again";
+    farm.finish(1, 1);
+    ASSERT_THAT(farm.leased(1), ElementsAre(1, 0));
+    farm.fail(1, 0, FailureKind::input);
+    EXPECT_EQ(farm.reason(0), "the request is wrong");
+}
+
 TEST(Coordinator, DoesNotCountWhatTheDiskDid) {
     Farm farm(items({10}));
     farm.join(0, "a");
@@ -104,7 +119,13 @@ TEST(Coordinator, QuarantinesWhatNoNodeCanTake) {
     EXPECT_EQ(farm.all<Finished>().at(0).outcome, Outcome::quarantined);
 }
 
-TEST(Coordinator, DrainsAHostWhoseItemsAreDoneElsewhereAndForgives) {
+class BadHost : public testing::TestWithParam<FailureKind> {};
+
+INSTANTIATE_TEST_SUITE_P(Coordinator, BadHost,
+                         testing::Values(FailureKind::error, FailureKind::input),
+                         [](const auto& kind) { return std::string(failure_name(kind.param)); });
+
+TEST_P(BadHost, IsDrainedOnceItsItemsAreDoneElsewhereAndTheyAreForgiven) {
     CoordinatorOptions options;
     options.suspect_seconds = 1;
     Farm farm(items(std::vector<float>(12, 10)), options);
@@ -113,7 +134,7 @@ TEST(Coordinator, DrainsAHostWhoseItemsAreDoneElsewhereAndForgives) {
     farm.join(2, "also good");
     std::size_t failed = 0;
     for (int i = 0; i < 40 && farm.records(Record::What::drained).empty(); ++i) {
-        if (farm.leased(0).size() > failed) farm.fail(0, farm.leased(0).at(failed++));
+        if (farm.leased(0).size() > failed) farm.fail(0, farm.leased(0).at(failed++), GetParam());
         for (const int agent : {1, 2}) {
             const std::vector<ItemIndex> mine = farm.leased(agent);
             for (const ItemIndex item : mine)
@@ -130,6 +151,7 @@ TEST(Coordinator, DrainsAHostWhoseItemsAreDoneElsewhereAndForgives) {
     for (const auto& [item, trouble] : farm.coordinator.ledger().troubles())
         EXPECT_EQ(trouble.counted(), 0) << "item " << item;
     EXPECT_LE(failed, 8U) << "a bad host is given pauses";
+    EXPECT_THAT(farm.records(Record::What::quarantined), IsEmpty());
 }
 
 TEST(Coordinator, OpensAgainWhatTwoBadHostsQuarantined) {

@@ -38,6 +38,7 @@ void misbehave(const std::string& prompt, const fs::path& run, const GroupSeat& 
     if (wants("no-memory")) throw OutOfMemoryError("no memory for 3 tensors");
     if (wants("nan")) throw BadOutputError("the base latent is not finite");
     if (wants("bad-luck")) throw Error("bad luck");
+    if (wants("not-here")) throw InputError("there is no such picture");
     if (wants("slow"))
         for (int step = 0; step < 100; ++step) {
             progress({"base", step, 100});
@@ -64,6 +65,10 @@ int be_a_renderer(const std::vector<std::string>& arguments) {
     }
     return run_renderer(options, [&](const RunConfig& config, const GroupSeat& seat) {
         if (config.name == "no-engine") throw InputError("there is no such model");
+        // There at first, away the next time, then back.
+        if (config.name == "engine-away" && !first_time(options.directory, "start") &&
+            first_time(options.directory, "start-again"))
+            throw InputError("there is no such model");
         if (seat.size > 1 && !fs::is_directory(seat.rendezvous)) throw Error("no rendezvous");
         Stages stages = fake_stages();
         const auto too_large = std::make_shared<bool>(false);

@@ -38,6 +38,17 @@ void leave_lease(const fs::path& run, const std::string& name, double seconds_ag
                                   std::chrono::milliseconds(static_cast<int>(seconds_ago * 1e3)));
 }
 
+TEST(LeaseFolder, TellsOtherProcessesFromOtherMachines) {
+    const TemporaryFolder run;
+    LeaseFolder first(run.path(), 60);
+    EXPECT_TRUE(first.alone());
+    const LeaseFolder second(run.path(), 60);
+    EXPECT_FALSE(first.alone());
+    EXPECT_TRUE(first.only_host());
+    std::ofstream(run / "leases" / "clock-other-1-1").flush();
+    EXPECT_FALSE(first.only_host());
+}
+
 TEST(LeaseFolder, GivesAnItemToOneHolderAlone) {
     const TemporaryFolder run;
     LeaseFolder first(run.path(), 60);
