@@ -39,7 +39,8 @@ void Agent::form_slots() {
 }
 
 void Agent::begin(double now) {
-    heard_ = next_beat_ = now;
+    silence_ = Silence(now);
+    next_beat_ = now;
     say_(message::Join{host_name(), ::getpid(), options_.device, static_cast<int>(slots_.size()),
                        static_cast<int>(options_.renderers.devices.size()), numerics_version});
 }
@@ -51,7 +52,7 @@ RendererSlot* Agent::find(int number) {
 }
 
 void Agent::handle(const message::Message& message, double now) {
-    heard_ = now;
+    silence_.heard(now);
     if (std::holds_alternative<message::Ping>(message)) return;
     if (std::holds_alternative<message::Stop>(message)) return leave("asked to stop", now);
     if (std::holds_alternative<message::Reset>(message)) return reset(now);
@@ -128,13 +129,14 @@ bool Agent::step(double now) {
     for (const auto& slot : slots_)
         while (slot->step(now)) happened = true;
     if (now >= next_beat_) beat(now);
+    const double silent = silence_.look(now);
     const auto gone = [](const auto& slot) { return slot->gone_for_good(); };
     if (std::all_of(slots_.begin(), slots_.end(), gone)) {
         trouble_ = slots_.front()->trouble();
         leave("no renderer can be started: " + shortened(trouble_.error, 1000), now);
-    } else if (now - heard_ > options_.lonely_seconds) {
+    } else if (silent > options_.lonely_seconds) {
         trouble_ = {FailureKind::lost,
-                    fmt::format("no word of the coordinator for {:.0f} s", now - heard_)};
+                    fmt::format("no word of the coordinator for {:.0f} s", silent)};
         leave(trouble_.error, now);
     }
     return happened;

@@ -7,6 +7,7 @@
 
 #include "farm/link.hpp"
 #include "farm/renderer_slot.hpp"
+#include "farm/silence.hpp"
 
 namespace gallop {
 
@@ -15,8 +16,10 @@ struct AgentOptions {
     std::string device = "cpu";  ///< what its renderers use, in a word
     int gpus_per_slot = 1;       ///< at first; the coordinator may ask for others
     double beat_seconds = 0.5;
-    double lonely_seconds = 60;  ///< without a word of the coordinator: it leaves
-    double stop_seconds = 2;     ///< for idle renderers to end by themselves
+    /// Without a word of the coordinator, then it leaves. Longer than a supervisor bears with a silent
+    /// rank 0 (120 s), whose successor finds everybody gone otherwise.
+    double lonely_seconds = 180;
+    double stop_seconds = 2;  ///< for idle renderers to end by themselves
 };
 
 /// A rank's part of a run: it owns the renderers of its machine (its share of them) and does what the
@@ -52,7 +55,7 @@ private:
     Say say_;
     std::vector<std::unique_ptr<RendererSlot>> slots_;
     int next_number_ = 0;
-    double heard_ = 0;
+    Silence silence_{0};  ///< the coordinator's
     double next_beat_ = 0;
     double stopping_until_ = 0;  ///< 0: not stopping
     std::string leaving_because_;

@@ -18,6 +18,7 @@
 #include "farm/report.hpp"
 #include "farm/resume.hpp"
 #include "farm/run_directory.hpp"
+#include "farm/silence.hpp"
 #include "farm/time_text.hpp"
 
 namespace gallop {
@@ -143,14 +144,20 @@ private:
         if (left < coordinator::forever) driver_.job_ends_in(left, now);
     }
 
-    /// One round of the loop. Everything that has arrived is heard before anybody is called silent.
-    void turn() {
-        const double now = seconds_now();
-        bool happened = agent_->step(now);
+    /// Everything that has arrived is heard before anybody is called silent.
+    bool hear_and_step(double now) {
+        bool happened = false;
         while (const auto received = link_.receive()) {
             happened = true;
             hear(*received, now);
         }
+        return agent_->step(now) || happened;
+    }
+
+    /// One round of the loop.
+    void turn() {
+        const double now = seconds_now();
+        bool happened = hear_and_step(now);
         heed_signals(now);
         happened = driver_.step(now) || happened;
         if (now >= next_beat_) {
@@ -197,15 +204,8 @@ private:
                 if (!driver_.lost(rank) && !left_.contains(rank)) return false;
             return agent_->finished();
         };
-        while (!everybody_left() && seconds_now() < last) {
-            const double now = seconds_now();
-            bool happened = agent_->step(now);
-            while (const auto received = link_.receive()) {
-                happened = true;
-                hear(*received, now);
-            }
-            waiter_.wait(happened, &*agent_);
-        }
+        while (!everybody_left() && seconds_now() < last)
+            waiter_.wait(hear_and_step(seconds_now()), &*agent_);
     }
 
     ServeResult finish() {
@@ -288,15 +288,15 @@ bool attend(ServeOptions options, Link& link, const StopSignals& signals) {
     std::optional<Agent> agent;
     // Its slots hold items ahead, so orders may wait; every look takes the renderers' time.
     Waiter waiter(true, signals.descriptor(), 20e-3);
-    double heard = seconds_now();
+    Silence silence(seconds_now());
     constexpr double never = std::numeric_limits<double>::infinity();
     double stop_at = never;  // if rank 0 gives no order
     for (;;) {
         const double now = seconds_now();
-        bool happened = agent && agent->step(now);
+        bool happened = false;
         while (const auto received = link.receive()) {
             happened = true;
-            heard = now;
+            silence.heard(now);
             const message::Message message = message::parse(received->text);
             if (const auto* end = std::get_if<message::Goodbye>(&message)) return end->all_well;
             if (const auto* begin = std::get_if<message::Begin>(&message)) {
@@ -314,14 +314,16 @@ bool attend(ServeOptions options, Link& link, const StopSignals& signals) {
                 link.send(0, message::to_text(message::Leaving{"never began"}));
             }
         }
+        happened = (agent && agent->step(now)) || happened;
         if (signals.asked() == StopSignals::Asked::now && stop_at == never)
             stop_at = now + orders_seconds;
         if (agent && now > stop_at) {
             agent->handle(message::Stop{}, now);
             stop_at = never;
         }
-        if (now - heard > options.agent.lonely_seconds && (!agent || agent->finished())) {
-            log_error("no word of rank 0 for {:.0f} s", now - heard);
+        if (const double silent = silence.look(now);
+            silent > options.agent.lonely_seconds && (!agent || agent->finished())) {
+            log_error("no word of rank 0 for {:.0f} s", silent);
             return false;
         }
         waiter.wait(happened, agent ? &*agent : nullptr);

@@ -252,6 +252,27 @@ TEST_F(AgentTest, LeavesWhenTheCoordinatorIsSilent) {
     EXPECT_THAT(wait_for<message::Leaving>().why, HasSubstr("no word of the coordinator"));
 }
 
+TEST_F(AgentTest, TakesNoPauseOfItsOwnForTheCoordinatorsSilence) {
+    plan_ = run_.plan("items: [{prompt: p}]");
+    directory_ = run_.freeze(plan_);
+    AgentOptions options = quick_agent(directory_, 1);
+    options.renderers.silent_seconds = options.renderers.start_seconds = 1e6;
+    options.lonely_seconds = 60;
+    agent_.emplace(options, [this](const message::Message& said) { hear(said); });
+    const auto left = [&] {
+        return std::any_of(said_.begin(), said_.end(), [](const message::Message& said) {
+            return std::holds_alternative<message::Leaving>(said);
+        });
+    };
+    agent_->begin(1000);
+    agent_->step(1000);
+    double now = 1100;  // the machine slept, or its disk
+    for (; now <= 1160; ++now) agent_->step(now);
+    EXPECT_FALSE(left());
+    for (; now <= 1170; ++now) agent_->step(now);
+    EXPECT_TRUE(left());
+}
+
 TEST_F(AgentTest, GroupsRenderTogetherAndFallTogether) {
     begin("items: [{prompt: p}, {prompt: once member-dies}, {prompt: bad-luck}]", 4, 2);
     EXPECT_EQ(wait_for<message::Join>().slots, 2);
