@@ -1,6 +1,4 @@
-#include <chrono>
 #include <cstdlib>
-#include <future>
 #include <optional>
 #include <thread>
 
@@ -228,14 +226,8 @@ int conclude(const ServeResult& result, const fs::path& directory, const Values&
 int lead(const Values& values, const ServeOptions& options, Link& link, const StopSignals& signals,
          bool& all_well, bool& ended) {
     HeldRun held = hold_run(values);
-    std::future<void> planning = std::async(std::launch::async, [&] {
-        prepare(held, options.agent.device, values.contains("extend"));
-    });
-    while (planning.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
-        keep_waiting(link);
-        held.lock->beat();
-    }
-    planning.get();
+    work_and_beat(*held.lock, link,
+                  [&] { prepare(held, options.agent.device, values.contains("extend")); });
     const ServeResult result = serve(held.directory, *held.lock, options, link, signals);
     all_well = result.all_well;
     ended = true;

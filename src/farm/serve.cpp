@@ -1,6 +1,8 @@
 #include "farm/serve.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <future>
 #include <limits>
 #include <set>
 
@@ -111,7 +113,7 @@ public:
           link_(link),
           signals_(signals),
           journal_(directory / "journal.jsonl"),
-          driver_(load_run(directory), link, journal_, options.terminal, seconds_now()),
+          driver_(load(), link, journal_, options.terminal, seconds_now()),
           waiter_(link.needs_polling(), signals.descriptor()),
           stop_seconds_(options.agent.stop_seconds) {
         fit_to_run(options, directory);
@@ -132,6 +134,12 @@ public:
     }
 
 private:
+    RunStart load() {
+        std::optional<RunStart> start;
+        work_and_beat(lock_, link_, [&] { start.emplace(load_run(directory_)); });
+        return std::move(*start);
+    }
+
     void begin() {
         const double now = seconds_now();
         driver_.step(now);
@@ -215,11 +223,13 @@ private:
         result.trouble = trouble_;
         result.all_well = left_.size() == static_cast<std::size_t>(link_.size());
         try {
-            report_.reset();
-            journal_.flush();
-            if (!result.all_well || result.outcome == coordinator::Outcome::stopped)
-                sweep(directory_);
-            write_everything(result.outcome);
+            work_and_beat(lock_, link_, [&] {
+                report_.reset();
+                journal_.flush();
+                if (!result.all_well || result.outcome == coordinator::Outcome::stopped)
+                    sweep(directory_);
+                write_everything(result.outcome);
+            });
         } catch (const DiskError& refused) {
             // The journal alone is the truth; what is missing comes with the next attempt.
             log_error("{}", refused.what());
@@ -227,7 +237,9 @@ private:
             if (result.why.empty()) result.why = refused.what();
         }
         for (int rank = 1; rank < link_.size(); ++rank)
-            if (!driver_.lost(rank))
+            if (driver_.lost(rank))
+                link_.forget(rank);  // or what it was told meanwhile is waited for
+            else
                 link_.send(rank, message::to_text(message::Goodbye{result.all_well}));
         settle(link_);
         return result;
@@ -238,13 +250,17 @@ private:
         RunHistory history(directory_);
         history.update();
         write_index(history);
-        const std::string word = word_for(outcome);
         const bool stopped = outcome == coordinator::Outcome::stopped;
         if (!stopped) write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
-        write_atomically(directory_ / "ATTEMPT_END", word + "\n");
         // Who stops a run does not wait long for its page.
-        if (!stopped || history.size() <= quick_report_items)
-            write_report(directory_, {.thumbnail_seconds = stopped ? 1.0 : 30.0});
+        try {
+            if (!stopped || history.size() <= quick_report_items)
+                write_report(directory_, {.thumbnail_seconds = stopped ? 1.0 : 30.0});
+        } catch (const std::exception& failed) {
+            log_warning("no report this time: {}", failed.what());
+        }
+        // Last: a supervisor that sees it ends what still runs.
+        write_atomically(directory_ / "ATTEMPT_END", word_for(outcome) + std::string("\n"));
     }
 
     fs::path directory_;
@@ -276,10 +292,15 @@ void dismiss(Link& link) {
     settle(link);
 }
 
-void keep_waiting(Link& link) {
-    for (int rank = 1; rank < link.size(); ++rank)
-        link.send(rank, message::to_text(message::Ping{}));
-    link.quiet();
+void work_and_beat(const RunLock& lock, Link& link, const std::function<void()>& work) {
+    std::future<void> done = std::async(std::launch::async, work);
+    while (done.wait_for(std::chrono::milliseconds(500)) != std::future_status::ready) {
+        for (int rank = 1; rank < link.size(); ++rank)
+            link.send(rank, message::to_text(message::Ping{}));
+        link.quiet();
+        lock.beat();
+    }
+    done.get();
 }
 
 bool attend(ServeOptions options, Link& link, const StopSignals& signals) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -41,7 +42,8 @@ bool attend(ServeOptions options, Link& link, const StopSignals& signals);
 /// Tells the other ranks of a run that never began that it has ended.
 void dismiss(Link& link);
 
-/// Keeps the other ranks waiting: rank 0 is there, and busy. Call twice a second.
-void keep_waiting(Link& link);
+/// Does what may take minutes in a thread of its own, while the other ranks, and whoever watches the
+/// run directory, are told that rank 0 is there. `work` must not use the link. Throws what it throws.
+void work_and_beat(const RunLock& lock, Link& link, const std::function<void()>& work);
 
 }  // namespace gallop

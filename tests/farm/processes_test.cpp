@@ -84,6 +84,9 @@ TEST_F(ServeTest, RendersEveryItemOnceAndSaysSo) {
     EXPECT_EQ(files().size(), 10U);
     EXPECT_TRUE(fs::exists(directory_ / "COMPLETE"));
     EXPECT_EQ(read_text(directory_ / "ATTEMPT_END"), "complete\n");
+    EXPECT_GE(fs::last_write_time(directory_ / "ATTEMPT_END"),
+              fs::last_write_time(directory_ / "report" / "index.html"))
+        << "what is not written by then is cut off";
     EXPECT_EQ(events("attempt").size(), 1U);
     EXPECT_EQ(events("joined").size(), 1U);
     ASSERT_EQ(events("done").size(), 5U);
