@@ -9,8 +9,9 @@
 # new.
 #
 # Launchers' exit codes lie: some never return, some return 0 after losing everything. Only files in RUNDIR are believed:
-# COMPLETE, ATTEMPT_END (written last by an attempt), HEARTBEAT (touched each second by rank 0), and new lines of the
-# journal. Ages are measured by the file server's clock: against a file that this script has just touched.
+# COMPLETE (its first word is the outcome), ATTEMPT_END (written last by an attempt), HEARTBEAT (touched each second by
+# rank 0), and new lines of the journal. Ages are measured by the file server's clock: against a file that this script
+# has just touched.
 #
 # Exit codes: 0 all done, 3 finished with quarantined items, 4 stopped early and resumable, 1 given up, 2 wrong usage.
 set -u
@@ -98,6 +99,12 @@ leave() {  # CODE
     exit "$1"
 }
 
+leave_complete() {
+    local outcome=""
+    read -r outcome _ <"$run/COMPLETE"
+    case $outcome in quarantined) leave 3 ;; *) leave 0 ;; esac
+}
+
 # shellcheck disable=SC2317  # traps call it
 asked() {  # SIGNAL SECONDS: the run is told to store what it has; the first signal counts
     [ -z "$stop" ] || return 0
@@ -109,7 +116,7 @@ self=$(readlink -f "$0")
 trap 'asked USR1 "$STOP_SECONDS"' USR1
 trap 'asked TERM 20' TERM INT
 
-if [ -e "$run/COMPLETE" ]; then say "complete already"; leave 0; fi
+if [ -e "$run/COMPLETE" ]; then say "complete already"; leave_complete; fi
 first=$(decided)
 before=$first fruitless=0 pause=$BACK_OFF attempt=0 outcome=""
 while [ -z "$stop" ]; do
@@ -149,9 +156,7 @@ while [ -z "$stop" ]; do
     outcome=$(head -c 200 "$run/ATTEMPT_END" 2>/dev/null | tr '\n' ' ')
     now=$(decided)
     say "attempt $attempt: $why${outcome:+ ($outcome)}; $((now - before)) more items decided, $now in all"
-    if [ -e "$run/COMPLETE" ]; then
-        case $outcome in *quarantined*) leave 3 ;; *) leave 0 ;; esac
-    fi
+    [ ! -e "$run/COMPLETE" ] || leave_complete
     # The run itself ended early: the job's time is nearly up, the disk is full, too much has failed.
     case $outcome in stopped*) stop=${stop:-run} ;; esac
     [ -z "$stop" ] || break

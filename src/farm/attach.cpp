@@ -450,12 +450,13 @@ private:
             result.outcome =
                 start_.ledger.quarantined() > 0 ? Outcome::quarantined : Outcome::complete;
             if (!fs::exists(directory_ / "COMPLETE")) {
-                write({.what = What::ended,
-                       .text = result.outcome == Outcome::complete ? "complete" : "quarantined"});
+                const std::string word =
+                    result.outcome == Outcome::complete ? "complete" : "quarantined";
+                write({.what = What::ended, .text = word});
                 journal_.flush();
                 look();
                 write_index(history_);
-                write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+                sign_complete(directory_, word);
                 shown_->sign_off();
                 write_report(directory_);
             }

@@ -117,6 +117,10 @@ void PlanFiles::commit(RunConfig& config) {
     duplicates_.flush(0);
     config.lock_bytes = lock_.bytes;
     config.lock_sha256 = to_hex(lock_.sha.finish());
+    // First, so that nobody takes the run for finished while items of it are open.
+    std::error_code failed;
+    fs::remove(directory_ / "COMPLETE", failed);
+    if (failed) throw_file_error(directory_ / "COMPLETE", "cannot be removed", failed.value());
     duplicates_.file.commit();
     lock_.file.commit();
     Json run = run_json(config);

@@ -15,6 +15,7 @@
 #include "farm/problems.hpp"
 #include "farm/render_item.hpp"
 #include "farm/report.hpp"
+#include "farm/run_directory.hpp"
 #include "farm/run_json.hpp"
 #include "farm/run_lock.hpp"
 #include "farm/time_text.hpp"
@@ -137,7 +138,7 @@ public:
         journal_.flush();
         write_index(history);
         write_report(out_);
-        if (complete) write_atomically(out_ / "COMPLETE", utc_text() + "\n");
+        if (complete) sign_complete(out_, "complete");
         return count;
     }
 

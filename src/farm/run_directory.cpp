@@ -14,6 +14,10 @@ namespace gallop {
 
 namespace fs = std::filesystem;
 
+void sign_complete(const fs::path& directory, std::string_view outcome) {
+    write_atomically(directory / "COMPLETE", fmt::format("{} {}\n", outcome, utc_text()));
+}
+
 void sweep(const fs::path& directory) {
     std::vector<fs::path> left;
     for (const auto& entry : fs::recursive_directory_iterator(directory)) {

@@ -251,7 +251,7 @@ private:
         history.update();
         write_index(history);
         const bool stopped = outcome == coordinator::Outcome::stopped;
-        if (!stopped) write_atomically(directory_ / "COMPLETE", utc_text() + "\n");
+        if (!stopped) sign_complete(directory_, word_for(outcome));
         // Who stops a run does not wait long for its page.
         try {
             if (!stopped || history.size() <= quick_report_items)

@@ -305,8 +305,10 @@ TEST_F(PlanTest, StaysFrozenAndSaysThatTheManifestHasChanged) {
     EXPECT_EQ(said_by(one, false), "");
     EXPECT_THAT(said_by(two, false), HasSubstr("changed since"));
     EXPECT_EQ(read().size(), 1U);
+    std::ofstream(run_ / "COMPLETE") << "complete";
     EXPECT_EQ(said_by(two, true), "");
     EXPECT_EQ(read().size(), 2U);
+    EXPECT_FALSE(std::filesystem::exists(run_ / "COMPLETE")) << "there is work again";
     EXPECT_EQ(said_by(two, false), "");
     // Who gives --set means it.
     how.extend = false;

@@ -82,7 +82,7 @@ TEST_F(ServeTest, RendersEveryItemOnceAndSaysSo) {
     EXPECT_EQ(result.outcome, coordinator::Outcome::complete);
     EXPECT_TRUE(result.all_well);
     EXPECT_EQ(files().size(), 10U);
-    EXPECT_TRUE(fs::exists(directory_ / "COMPLETE"));
+    EXPECT_THAT(read_text(directory_ / "COMPLETE"), testing::StartsWith("complete "));
     EXPECT_EQ(read_text(directory_ / "ATTEMPT_END"), "complete\n");
     EXPECT_GE(fs::last_write_time(directory_ / "ATTEMPT_END"),
               fs::last_write_time(directory_ / "report" / "index.html"))
@@ -149,7 +149,7 @@ TEST_F(ServeTest, GoesOnFromAnyPrefixOfItsJournal) {
 TEST_F(ServeTest, GivesUpAnItemThatKeepsFailingAndFinishesTheOthers) {
     take("items: [{name: bad, prompt: bad-luck}, {name: good, prompt: p}]");
     EXPECT_EQ(run(1).outcome, coordinator::Outcome::quarantined);
-    EXPECT_TRUE(fs::exists(directory_ / "COMPLETE"));
+    EXPECT_THAT(read_text(directory_ / "COMPLETE"), testing::StartsWith("quarantined "));
     ASSERT_EQ(events("quarantined").size(), 1U);
     EXPECT_EQ(events("quarantined")[0]["error"], "bad luck");
     EXPECT_GE(events("failed").size(), 2U);

@@ -20,6 +20,7 @@ using State = ItemHistory::State;
 using test::TestRun;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 TEST(PromotedSize, FollowsTheScripts) {
     EXPECT_EQ(promoted_size("540p", {448, 256}), (Size{896, 512}));
@@ -143,7 +144,7 @@ TEST_F(PromoteTest, RendersFromTheDraftsLatentsIntoARunOfItsOwn) {
     EXPECT_EQ(promoted.config().name, "test-128x64");
     EXPECT_EQ(promoted.outcome(), "complete");
     EXPECT_EQ(promoted.planned(0).item.size, (Size{128, 64}));
-    EXPECT_TRUE(fs::exists(request_.out / "COMPLETE"));
+    EXPECT_THAT(read_text(request_.out / "COMPLETE"), StartsWith("complete "));
     EXPECT_TRUE(fs::exists(request_.out / "index.jsonl"));
     EXPECT_TRUE(fs::exists(request_.out / "report" / "index.html"));
     const Mp4Facts facts =

@@ -59,7 +59,9 @@ expect 0 'for i in 1 2 3 4 5 6; do sleep 1; touch $1/HEARTBEAT; done; touch $1/C
 
 echo "== quarantined items are told by the exit code"
 fresh
-expect 3 'echo quarantined >$1/ATTEMPT_END; touch $1/COMPLETE'
+expect 3 'echo quarantined >$1/ATTEMPT_END; echo quarantined 2026-01-02T03:04:05Z >$1/COMPLETE'
+expect 3 'exit 1'   # as they are for a run that has ended already
+[ "$(attempts)" -eq 0 ] || fail "a finished run was started again"
 
 echo "== a run that stops by itself is not started again here"
 fresh
