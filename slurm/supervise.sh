@@ -6,7 +6,7 @@
 #
 # In COMMAND, {nodes} stands for the names of the nodes that answer, {count} for their number (inside Slurm).
 # --requeue: a run that stopped in time, by itself or asked by SIGUSR1, goes back into Slurm's queue if it brought something
-# new.
+# new, unless it has reached one of its limits.
 #
 # Launchers' exit codes lie: some never return, some return 0 after losing everything. Only files in RUNDIR are believed:
 # COMPLETE (its first word is the outcome), ATTEMPT_END (written last by an attempt), HEARTBEAT (touched each second by
@@ -157,8 +157,9 @@ while [ -z "$stop" ]; do
     now=$(decided)
     say "attempt $attempt: $why${outcome:+ ($outcome)}; $((now - before)) more items decided, $now in all"
     [ ! -e "$run/COMPLETE" ] || leave_complete
-    # The run itself ended early: the job's time is nearly up, the disk is full, too much has failed.
-    case $outcome in stopped*) stop=${stop:-run} ;; esac
+    # The run itself ended early: the job's time is nearly up, the disk is full, or one of its limits is reached, which
+    # another job would only meet again.
+    case $outcome in "stopped limit"*) stop=limit ;; stopped*) stop=${stop:-run} ;; esac
     [ -z "$stop" ] || break
     if [ "$now" -gt "$before" ]; then fruitless=0 pause=$BACK_OFF; else fruitless=$((fruitless + 1)); fi
     before=$now
@@ -170,8 +171,12 @@ while [ -z "$stop" ]; do
     [ "$fruitless" -eq 0 ] || pause=$((pause * 2 > 300 ? 300 : pause * 2))
 done
 
-case $stop in run) say "the run stopped by itself" ;; *) say "stopped by SIG$stop" ;; esac
-if [ -n "$requeue" ] && [ "$stop" != TERM ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+case $stop in
+    run) say "the run stopped by itself" ;;
+    limit) say "the run has reached one of its limits; raise it (gallop plan MANIFEST --out $run --extend) or gallop retry" ;;
+    *) say "stopped by SIG$stop" ;;
+esac
+if [ -n "$requeue" ] && [ "$stop" != TERM ] && [ "$stop" != limit ] && [ -n "${SLURM_JOB_ID:-}" ]; then
     if [ "$(decided)" -gt "$first" ]; then
         say "back into the queue job=$SLURM_JOB_ID"
         scontrol requeue "$SLURM_JOB_ID"

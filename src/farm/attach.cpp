@@ -196,6 +196,8 @@ private:
     void feed(double now) {
         if (start_.ledger.open() == 0) return end(now);
         look_for_blame(now);
+        if (const std::string reached = reached_limit(policy_, start_.ledger); !reached.empty())
+            return stop(reached, now, coordinator::forever);
         if (stopping_ || now < feed_at_) return;
         std::error_code failed;
         const auto space = fs::space(directory_, failed);
@@ -354,17 +356,7 @@ private:
             write(given_up, {{"error", failed.error}});
             failure.reason = why;
             log_failure(failure);
-            settle(failed.item);
-            const coordinator::FailureLimit& limit = policy_.stop_after_failed;
-            const double most =
-                limit.percent
-                    ? std::max(5.0, limit.value / 100 * static_cast<double>(history_.size()))
-                    : limit.value;
-            if (most > 0 && static_cast<double>(start_.ledger.quarantined()) >= most)
-                stop(fmt::format("{} items are quarantined (retry.stop_after_failed)",
-                                 start_.ledger.quarantined()),
-                     now, coordinator::forever);
-            return;
+            return settle(failed.item);
         }
         leases_.give_back(failed.id);
         held_.erase(failed.item);

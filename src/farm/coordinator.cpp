@@ -32,6 +32,7 @@ Coordinator::Coordinator(CoordinatorOptions options, Ledger ledger)
     CHECK(options_.silent_seconds > 0, "silent_seconds is {} (must be positive)",
           options_.silent_seconds);
     CHECK(options_.resume_above >= options_.pause_below, "resume_above is below pause_below");
+    heed_limits();  // earlier attempts may have reached one
     settle_end();
 }
 
@@ -152,6 +153,14 @@ void Coordinator::stop(const std::string& why, double seconds_left) {
     }
 }
 
+/// Stops the run, with what it has begun done, once a limit of the whole run is reached.
+void Coordinator::heed_limits() {
+    const std::string reached = reached_limit(options_, ledger_);
+    if (reached.empty()) return;
+    at_limit_ = true;
+    stop(reached, forever);
+}
+
 /// Ends the run once there is nothing left to do or to wait for.
 void Coordinator::settle_end() {
     if (finished_) return;
@@ -179,7 +188,7 @@ void Coordinator::finish(Outcome outcome, const std::string& why) {
         agent.state = Agent::State::stopped;
         actions_.push_back(StopAgent{agent.number});
     }
-    actions_.push_back(Finished{outcome, why});
+    actions_.push_back(Finished{outcome, why, outcome == Outcome::stopped && at_limit_});
     finished_ = true;
 }
 

@@ -77,6 +77,7 @@ private:
     std::vector<Held> close(SlotIndex slot);
     void lose(Agent& agent, const std::string& why, bool orderly);
     void stop(const std::string& why, double seconds_left);
+    void heed_limits();
     void finish(Outcome outcome, const std::string& why);
     void settle_end();
     void keep_house();
@@ -154,6 +155,7 @@ private:
     bool out_of_time_ = false;       ///< an idle slot was refused something, last
     bool paused_ = false;
     bool stopping_ = false;
+    bool at_limit_ = false;
     bool finished_ = false;
     std::string why_;  ///< of a pause or a stop
     std::uint64_t rendered_here_ = 0;

@@ -179,10 +179,7 @@ void Coordinator::on(const ItemDone& event) {
         } else {
             failed_on_.erase(event.item);
         }
-        if (ledger_.gpu_seconds() > options_.gpu_seconds)
-            stop(fmt::format("{:.1f} GPU hours are spent (limits.gpu_hours)",
-                             ledger_.gpu_seconds() / 3600),
-                 forever);
+        heed_limits();
     }
     if (holds) {
         retire(roster_.agents[roster_.slots[index].agent]);

@@ -12,8 +12,7 @@ namespace {
 /// Items that failed here and were done elsewhere, less half a success each: then it is the host.
 constexpr double too_much_blame = 3;
 constexpr int suspect_streak = 3;
-constexpr int longest_rest = 4;   // doublings
-constexpr int fewest_failed = 5;  // of a limit in percent
+constexpr int longest_rest = 4;  // doublings
 
 }  // namespace
 
@@ -109,17 +108,7 @@ void Coordinator::quarantine(ItemIndex item, const std::string& why) {
             .attempt = trouble == nullptr ? 0 : trouble->tries(),
             .text = why});
     failed_on_.erase(item);
-    const FailureLimit& limit = options_.stop_after_failed;
-    if (limit.value <= 0) return;
-    const double most =
-        limit.percent
-            ? std::max<double>(fewest_failed,
-                               std::ceil(limit.value / 100 * static_cast<double>(holder_.size())))
-            : limit.value;
-    if (static_cast<double>(ledger_.quarantined()) < most) return;
-    stop(fmt::format("{} items are quarantined (retry.stop_after_failed is {}{})",
-                     ledger_.quarantined(), limit.value, limit.percent ? "%" : ""),
-         forever);
+    heed_limits();
 }
 
 /// An item went well or badly on a host. A host that fails is given pauses; it is drained once items

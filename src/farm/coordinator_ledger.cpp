@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "core/check.hpp"
@@ -14,6 +15,8 @@ constexpr std::array<std::string_view, 8> failure_names = {
 constexpr std::array<std::string_view, 12> record_names = {
     "joined",  "leased", "done",   "failed",  "released", "quarantined",
     "drained", "lost",   "paused", "resumed", "retry",    "ended"};
+
+constexpr int fewest_failed = 5;  // of a limit in percent
 
 }  // namespace
 
@@ -131,6 +134,21 @@ void Ledger::set_state(ItemIndex index, ItemState state) {
         cost_done_ += item.seconds;
     }
     item.state = state;
+}
+
+std::string reached_limit(const CoordinatorOptions& options, const Ledger& ledger) {
+    if (ledger.gpu_seconds() > options.gpu_seconds)
+        return fmt::format("{:.1f} GPU hours are spent (limits.gpu_hours is {:g})",
+                           ledger.gpu_seconds() / 3600, options.gpu_seconds / 3600);
+    const FailureLimit& limit = options.stop_after_failed;
+    if (limit.value <= 0) return {};
+    const auto items = static_cast<double>(ledger.items().size());
+    const double most = limit.percent
+                            ? std::max<double>(fewest_failed, std::ceil(limit.value / 100 * items))
+                            : limit.value;
+    if (static_cast<double>(ledger.quarantined()) < most) return {};
+    return fmt::format("{} items are quarantined (retry.stop_after_failed is {}{})",
+                       ledger.quarantined(), limit.value, limit.percent ? "%" : "");
 }
 
 }  // namespace gallop::coordinator

@@ -84,4 +84,8 @@ private:
     double gpu_seconds_ = 0;
 };
 
+/// Which limit of the options the run has reached (`gpu_seconds`, `stop_after_failed`), in words;
+/// empty for none. Another attempt changes nothing about it.
+std::string reached_limit(const CoordinatorOptions& options, const Ledger& ledger);
+
 }  // namespace gallop::coordinator

@@ -239,7 +239,8 @@ enum class Outcome : std::uint8_t {
 /// The last action. What comes later is ignored.
 struct Finished {
     Outcome outcome;
-    std::string why;  ///< of a stop
+    std::string why;        ///< of a stop
+    bool at_limit = false;  ///< a stop at a limit, which another attempt would meet, too
 };
 using Action = std::variant<Lease, Revoke, RestartSlot, Regroup, DrainAgent, ResetAgent, StopAgent,
                             Record, PauseIntake, ResumeIntake, Notice, Finished>;

@@ -232,6 +232,7 @@ void Driver::act(const coordinator::Action& action) {
         finished_ = true;
         outcome_ = finish->outcome;
         why_ = finish->why;
+        at_limit_ = finish->at_limit;
     }
 }
 

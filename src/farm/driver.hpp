@@ -51,6 +51,8 @@ public:
     bool finished() const { return finished_; }
     coordinator::Outcome outcome() const { return outcome_; }
     const std::string& why() const { return why_; }
+    /// Stopped by a limit that another attempt would meet at once.
+    bool at_limit() const { return at_limit_; }
     /// Writes the status of the end. The journal has been flushed.
     void sign_off(double now);
     /// Whether a rank was given up and has not come back: it will not say goodbye.
@@ -101,6 +103,7 @@ private:
     double last_step_ = 0;
     double blind_until_ = 0;  ///< after a stall of our own nobody else is called silent
     bool finished_ = false;
+    bool at_limit_ = false;
     coordinator::Outcome outcome_ = coordinator::Outcome::stopped;
     std::string why_;
 };

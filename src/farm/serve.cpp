@@ -260,7 +260,9 @@ private:
             log_warning("no report this time: {}", failed.what());
         }
         // Last: a supervisor that sees it ends what still runs.
-        write_atomically(directory_ / "ATTEMPT_END", word_for(outcome) + std::string("\n"));
+        write_atomically(
+            directory_ / "ATTEMPT_END",
+            fmt::format("{}{}\n", word_for(outcome), driver_.at_limit() ? " limit" : ""));
     }
 
     fs::path directory_;

@@ -27,8 +27,9 @@ using Json = nlohmann::json;
 
 class Attached : public testing::Test {
 protected:
-    void take(const std::string& items, const std::string& set = "retry.other_host=false") {
-        directory_ = run_.freeze(run_.plan(items, {set}), "run");
+    void take(const std::string& items,
+              const std::vector<std::string>& set = {"retry.other_host=false"}) {
+        directory_ = run_.freeze(run_.plan(items, set), "run");
     }
     ::pid_t start() const {
         const ::pid_t child = ::fork();
@@ -106,7 +107,7 @@ TEST_F(Attached, DecodeInTilesAfterMemoryRanOut) {
 }
 
 TEST_F(Attached, DoNotTakeARequestForWrongWhileAnotherProcessCouldRenderIt) {
-    take("items: [{name: a, prompt: once not-here}]", "schedule.silent=0.3");
+    take("items: [{name: a, prompt: once not-here}]", {"schedule.silent=0.3"});
     fs::create_directories(directory_ / "leases");
     write_atomically(directory_ / "leases" / "clock-other-1-1",
                      "");  // as one that is there makes it
@@ -131,6 +132,17 @@ TEST_F(Attached, LeaveWhenWhatFailedHereIsDoneElsewhere) {
     write_atomically(directory_ / "journal-other-1-1.jsonl", lines);
     EXPECT_EQ(end_of(child), Outcome::stopped);
     EXPECT_TRUE(events("quarantined").empty());
+}
+
+TEST_F(Attached, StopAtTheBudgetAndBeginNothingBeyondIt) {
+    take("items: [{prompt: a}, {prompt: b}, {prompt: c}, {prompt: d}, {prompt: e}, {prompt: f}]",
+         {"limits.gpu_hours=1e-9", "retry.other_host=false"});
+    EXPECT_EQ(end_of(start()), Outcome::stopped);
+    const std::size_t begun = events("leased").size();
+    EXPECT_LT(begun, 6U);
+    EXPECT_EQ(events("done").size(), begun);
+    EXPECT_EQ(end_of(start()), Outcome::stopped);
+    EXPECT_EQ(events("leased").size(), begun);
 }
 
 TEST_F(Attached, GiveUpWhatFailsAgainAndAgain) {

@@ -276,6 +276,12 @@ TEST(Coordinator, StopsAfterSoManyFailed) {
         for (const ItemIndex item : revoke.items) farm.tell(ItemReturned{0, 0, item});
     EXPECT_EQ(farm.all<Finished>().at(0).outcome, Outcome::stopped);
     EXPECT_THAT(farm.all<Finished>()[0].why, HasSubstr("5 items are quarantined"));
+    EXPECT_TRUE(farm.all<Finished>()[0].at_limit);
+    EXPECT_TRUE(Farm(farm.coordinator.ledger(), options).coordinator.finished());
+    // A retry makes room for another attempt.
+    Ledger forgiven = farm.coordinator.ledger();
+    forgiven.apply({.what = Record::What::retry, .item = farm.leased(0).at(0)});
+    EXPECT_FALSE(Farm(forgiven, options).coordinator.finished());
 }
 
 }  // namespace

@@ -219,6 +219,13 @@ TEST(Coordinator, StopsWhenTheBudgetIsSpent) {
     ASSERT_FALSE(farm.coordinator.finished());
     farm.finish(0, 1, 10);
     EXPECT_THAT(farm.all<Finished>().at(0).why, HasSubstr("limits.gpu_hours"));
+    EXPECT_TRUE(farm.all<Finished>()[0].at_limit);
+    // Another attempt begins nothing.
+    const Farm again(farm.coordinator.ledger(), options);
+    ASSERT_TRUE(again.coordinator.finished());
+    EXPECT_EQ(again.all<Finished>().at(0).outcome, Outcome::stopped);
+    EXPECT_THAT(again.all<Finished>()[0].why, HasSubstr("limits.gpu_hours"));
+    EXPECT_TRUE(again.all<Finished>()[0].at_limit);
 }
 
 TEST(Coordinator, AnswersNonsenseWithANotice) {

@@ -68,6 +68,25 @@ fresh
 expect 4 'echo stopped >$1/ATTEMPT_END; exit 4'
 [ "$(attempts)" -eq 1 ] || fail "$(attempts) attempts (wanted 1)"
 
+echo "== such a run goes back into the queue, but not once it has reached a limit"
+fresh
+mkdir bin
+for tool in scontrol srun squeue scancel; do
+    printf '#!/bin/sh\necho %s "$@" >>"%s/slurm.log"\n' $tool "$work" >bin/$tool
+    chmod +x bin/$tool
+done
+queued() {  # OUTCOME: what was requeued after an attempt that ends so
+    rm -f slurm.log
+    echo "echo \"$line\" >>\$1/journal.jsonl; echo $1 >\$1/ATTEMPT_END; exit 4" >launcher
+    PATH=$work/bin:$PATH SLURM_JOB_ID=7 SLURM_JOB_NODELIST=n1 \
+        "$supervise" --requeue run bash -c "$(cat launcher)" launcher run 2>log
+    [ $? -eq 4 ] || fail "no exit code 4 after $1"
+    grep -c '^scontrol requeue 7' slurm.log
+}
+[ "$(queued stopped)" -eq 1 ] || fail "it was not requeued"
+[ "$(queued 'stopped limit')" -eq 0 ] || fail "it was requeued at a limit"
+grep -q 'one of its limits' log || fail "the limit is not named"
+
 echo "== SIGUSR1 reaches the run, which ends in its own time; the exit code is 4"
 fresh
 stop_me='trap "sleep 1; echo stopped >$1/ATTEMPT_END; exit 4" USR1; touch $1/READY; while true; do touch $1/HEARTBEAT; sleep 0.1; done'
