@@ -99,9 +99,7 @@ int verify(const Arguments& arguments) {
     };
     std::optional<Engine> engine;
     how.render = [&](const PlannedItem& planned, const fs::path& folder) {
-        if (planned.resolved.contains("base_latents"))
-            throw Error(
-                "was promoted from rounded base latents, which only `gallop promote` can do again");
+        refuse_refined(planned.resolved);
         const RunConfig& config = history.config();
         if (!engine) engine.emplace(values, config.model);
         render_item({.item = planned.item,
@@ -147,8 +145,7 @@ int promote(const Arguments& arguments) {
     const std::string folder = run.has_filename() ? run.string() : run.parent_path().string();
     request.out = values.contains("out") ? fs::path(text_of(values, "out"))
                                          : fs::path(folder + "-" + request.resolution);
-    if (const fs::path cache = user_cache(); !cache.empty())
-        request.digest_cache = cache / "digests.json";
+    request.digest_cache = user_cache();
 
     RunHistory drafts(run);
     drafts.update();

@@ -12,6 +12,7 @@
 #include "farm/canonical_json.hpp"
 #include "farm/index.hpp"
 #include "farm/journal.hpp"
+#include "farm/plan.hpp"
 #include "farm/problems.hpp"
 #include "farm/render_item.hpp"
 #include "farm/report.hpp"
@@ -229,6 +230,7 @@ Size promoted_size(const std::string& resolution, Size base) {
 std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteRequest& request,
                                       RunConfig& config) {
     config = drafts.config();
+    refuse_changed_model(config, request.digest_cache);
     std::vector<Promotion> promotions;
     for_each_word(request.words, [&](const std::string& word) {
         const std::size_t index = drafts.resolve(word);
@@ -242,14 +244,8 @@ std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteReq
         item.super = {};
         refuse_missing_network(config.model.path, item.sr);
 
-        const WeightsDigests now =
-            digest_weights(config.model.path, {item.variant, item.sr}, request.digest_cache);
-        for (const char* part : {item.variant.c_str(), "shared"})
-            if (now.at(part) != drafts.config().weights.at(part))
-                throw_input_error(
-                    "{}: the weights \"{}\" have changed since the drafts were rendered",
-                    config.model.path, part);
-        config.weights.insert(now.begin(), now.end());
+        config.weights.merge(
+            digest_model(config.model, {item.variant, item.sr}, request.digest_cache));
 
         std::string text(row.bytes, '\0');
         InputFile(drafts.directory() / "items.lock.jsonl")

@@ -17,7 +17,7 @@ struct PromoteRequest {
     std::string resolution;              ///< 540p, 1080p or WxH
     std::string sr;                      ///< model of the second stage; "": by the resolution
     std::filesystem::path out;           ///< run directory of the promoted clips
-    std::filesystem::path digest_cache;  ///< file; see digest_weights
+    std::filesystem::path digest_cache;  ///< folder, or empty; see digest_model
 };
 
 /// A draft, and the item that it becomes.
@@ -32,7 +32,8 @@ struct Promotion {
 /// a manifest would have asked for with that resolution from the beginning, with the same id; where
 /// the base latents were stored rounded (bf16), it is an item of its own, whose id holds their
 /// digest. `config`: of the run of the promoted clips. Throws InputError for an item that is not
-/// finished or kept no base latents, a resolution that does not fit, and weights that have changed.
+/// finished or kept no base latents, a resolution that does not fit, and a model or numerics that have
+/// changed.
 std::vector<Promotion> plan_promotion(const RunHistory& drafts, const PromoteRequest& request,
                                       RunConfig& config);
 

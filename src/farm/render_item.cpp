@@ -116,6 +116,13 @@ Conditioning load_inputs(const RenderTask& task) {
     return inputs;
 }
 
+void refuse_refined(const Json& resolved) {
+    if (resolved.contains("base_latents"))
+        throw_input_error(
+            "was promoted from base latents that were stored rounded, and can be finished from "
+            "them alone: run the same gallop promote again");
+}
+
 RenderedItem render_item(const RenderTask& task, const Stages& stages,
                          const ProgressSink& progress) {
     const Item& item = task.item;

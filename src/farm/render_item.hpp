@@ -40,6 +40,10 @@ struct RenderedItem {
 /// when the run was planned.
 Conditioning load_inputs(const RenderTask& task);
 
+/// Throws InputError for an item whose id stands for stored base latents (a promoted draft): from
+/// noise it would become another clip.
+void refuse_refined(const nlohmann::json& resolved);
+
 /// Renders an item: inputs, latents, clip. Each file is written under a temporary name, flushed,
 /// renamed, and its folder flushed; the clip is decoded again and checked before it gets its name.
 /// Leaves nothing half-written when it throws: InputError (an input is gone or has changed),

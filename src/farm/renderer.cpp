@@ -115,6 +115,7 @@ private:
         const RenderTask work{planned.item, planned.resolved, config_.model, config_.outputs,
                               options_.directory};
         std::optional<RenderedItem> made = adopt_item(work);
+        if (!made) refuse_refined(planned.resolved);
         if (!made && options_.seat.rank > 0) {
             // The files are the leader's; the others only share its networks.
             engine_.stages.denoise(planned.item, load_inputs(work), sink());

@@ -182,6 +182,18 @@ for kind in clips latents; do
     done <wanted
 done
 
+# A clip made from rounded latents is finished by nobody but promote: from noise it would be another one.
+expect 0 "$gallop" run drafts.yaml --out rounded --set outputs.latents.dtype=bf16 --threads 1
+expect 0 "$gallop" promote rounded cafe --resolution 128x64 --threads 2
+clip=$(find rounded-128x64/clips -name '*.mp4')
+cp "$clip" wanted.mp4
+rm -r rounded-128x64/clips rounded-128x64/latents
+expect 3 "$gallop" run rounded-128x64 --threads 1
+grep -q 'run the same gallop promote again' rounded-128x64/journal.jsonl || fail "it does not say what to do"
+[ ! -e "$clip" ] || fail "a promoted clip was rendered from noise"
+expect 0 "$gallop" promote rounded cafe --resolution 128x64 --threads 2
+cmp "$clip" wanted.mp4 || fail "the clip is another one after it was finished again"
+
 echo "== verify"
 expect 0 "$gallop" verify drafts --sample 1 --json --threads 1
 check "v = json.loads(out); assert v['clips'] == 2 and v['rendered_again'] == 1 and v['problems'] == [], v"

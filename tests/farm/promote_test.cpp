@@ -41,8 +41,11 @@ protected:
             fs::create_directories(models_ / network);
             std::ofstream(models_ / network / "model.safetensors") << network;
         }
+        std::ofstream(settings_ / "arch.yaml") << "layers: 2";
         run_ = std::make_unique<TestRun>(3, [&](RunConfig& config) {
             config.model.path = models_.path().string();
+            config.model.arch = (settings_ / "arch.yaml").string();
+            config.arch_digest = digest_file(config.model.arch);
             config.weights = digest_weights(models_.path(), {"distill"}, "");
             config.outputs.latents = DType::f32;
             config.outputs.preset = "ultrafast";
@@ -107,7 +110,7 @@ protected:
         return render_promotion(request_.out, promotions, stages, refine, "cpu");
     }
 
-    test::TemporaryFolder models_;
+    test::TemporaryFolder models_, settings_;
     std::unique_ptr<TestRun> run_;
     PromoteRequest request_;
     RunConfig config_;
@@ -195,9 +198,6 @@ TEST_F(PromoteTest, RefusesWhatItCannotStartFrom) {
     file.video_base = {};
     write_latents(latents_path(run_->path(), run_->id(0)), file);
     EXPECT_THAT(refusal(), HasSubstr("holds no base latents"));
-    request_.words = {"item1"};
-    std::ofstream(models_ / "distill" / "model.safetensors") << "others";
-    EXPECT_THAT(refusal(), HasSubstr("the weights \"distill\" have changed"));
     request_.words = {"nobody", "item2", "item0", "item99", "nobody"};
     const std::string all = refusal();
     EXPECT_THAT(all, HasSubstr("no item \"nobody\""));
@@ -205,6 +205,9 @@ TEST_F(PromoteTest, RefusesWhatItCannotStartFrom) {
     EXPECT_THAT(all, HasSubstr("holds no base latents"));
     EXPECT_THAT(all, HasSubstr("no item \"item99\""));
     EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 3);
+    request_.words = {"item1"};
+    std::ofstream(models_ / "distill" / "model.safetensors") << "others";
+    EXPECT_THAT(refusal(), HasSubstr("its network distill has changed"));
 }
 
 TEST_F(PromoteTest, SaysWhichNetworkIsMissing) {
@@ -214,6 +217,15 @@ TEST_F(PromoteTest, SaysWhichNetworkIsMissing) {
     fs::remove_all(models_ / missing);
     EXPECT_THAT(refusal(),
                 HasSubstr("has no folder " + missing + ", the network of the second stage"));
+}
+
+TEST_F(PromoteTest, RefusesOtherNumericsAndAnotherArchitecture) {
+    std::ofstream(settings_ / "arch.yaml") << "layers: 3";
+    EXPECT_THAT(refusal(), HasSubstr("the architecture file has changed"));
+    Json run = Json::parse(read_text(run_->path() / "run.json"));
+    run["numerics"] = numerics_version + 1;
+    write_atomically(run_->path() / "run.json", run.dump());
+    EXPECT_THAT(refusal(), HasSubstr("numerics version " + std::to_string(numerics_version + 1)));
 }
 
 TEST_F(PromoteTest, RefusesTheDirectoryOfAnotherRun) {
