@@ -27,12 +27,16 @@ std::filesystem::path file_in(const std::filesystem::path& folder, const char* p
                               std::initializer_list<std::string_view> endings) {
     if (there(folder / published)) return folder / published;
     std::vector<std::filesystem::path> found;
-    if (there(folder))
-        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-            const std::string ending = entry.path().extension().string();
-            if (std::find(endings.begin(), endings.end(), ending) != endings.end())
-                found.push_back(entry.path());
-        }
+    if (!there(folder)) return {};
+    std::error_code failed;
+    for (std::filesystem::directory_iterator entry(folder, failed), end; !failed && entry != end;
+         entry.increment(failed)) {
+        const std::string ending = entry->path().extension().string();
+        if (std::find(endings.begin(), endings.end(), ending) != endings.end())
+            found.push_back(entry->path());
+    }
+    if (failed)
+        throw_input_error("{}: cannot be read as a folder: {}", folder.string(), failed.message());
     if (found.size() > 1)
         throw_input_error("{}: several files could be meant, {} and {} (one, or {})",
                           folder.string(), found[0].filename().string(),

@@ -9,16 +9,15 @@
 
 namespace gallop {
 
-/// A buffered AtomicFile, written from front to back.
+/// A buffered AtomicFile, written from front to back. All of it throws DiskError, Error.
 class FileWriter {
 public:
-    /// Throws Error.
     explicit FileWriter(const std::filesystem::path& path);
 
     void write(std::span<const std::byte> bytes);
     /// Bytes written so far.
     std::uint64_t position() const { return position_; }
-    /// Gives the file its name. Throws Error.
+    /// Gives the file its name.
     void commit();
 
 private:

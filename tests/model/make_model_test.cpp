@@ -1,6 +1,7 @@
 #include "model/make_model.hpp"
 
 #include <cmath>
+#include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,6 +35,16 @@ protected:
 
     inline static TemporaryFolder* folder_ = nullptr;
 };
+
+TEST_F(TinyModel, NamesAFolderThatIsAFile) {
+    const TemporaryFolder folder;
+    const std::filesystem::path turbo = folder / "model" / bundle_names::turbo;
+    std::filesystem::copy(model(), folder / "model", std::filesystem::copy_options::recursive);
+    std::filesystem::remove_all(turbo);
+    std::ofstream(turbo) << "weights";
+    EXPECT_THAT([&] { (void)open_bundle(folder / "model").turbo_vae(); },
+                ThrowsMessage<InputError>(HasSubstr(turbo.string() + ": cannot be read")));
+}
 
 TEST_F(TinyModel, LoadsEveryPartStrictly) {
     const Bundle bundle = open_bundle(model());

@@ -119,6 +119,15 @@ TEST(Tokenizer, ReadsTheConfigBesideTheModel) {
     EXPECT_THAT(Tokenizer::open(folder.path()).encode("\n").ids, ElementsAre(1, 17));
 }
 
+TEST(Tokenizer, NamesAConfigThatCannotBeReached) {
+    const test::TemporaryFolder folder;
+    write_atomically(folder / "tokenizer.model", tiny_model());
+    const auto config = folder / "tokenizer_config.json";
+    std::filesystem::create_symlink(config, config);
+    EXPECT_THAT([&] { Tokenizer::open(folder.path()); },
+                ThrowsMessage<InputError>(HasSubstr(config.string() + ": cannot be read")));
+}
+
 TEST(Tokenizer, TakesAddedTokensFromTokenizerJsonWhenTheConfigHasNone) {
     const test::TemporaryFolder folder;
     write_atomically(folder / "tokenizer.model", tiny_model());
