@@ -12,9 +12,9 @@ namespace {
 
 constexpr std::array<std::string_view, 8> failure_names = {
     "error", "input", "out_of_memory", "crash", "hung", "bad_output", "disk", "lost"};
-constexpr std::array<std::string_view, 12> record_names = {
-    "joined",  "leased", "done",   "failed",  "released", "quarantined",
-    "drained", "lost",   "paused", "resumed", "retry",    "ended"};
+constexpr std::array<std::string_view, 13> record_names = {
+    "joined", "leased", "done",    "failed", "released", "quarantined", "drained",
+    "lost",   "paused", "resumed", "retry",  "reopened", "ended"};
 
 constexpr int fewest_failed = 5;  // of a limit in percent
 
@@ -97,10 +97,13 @@ void Ledger::apply(const Record& record) {
                 set_state(record.item, ItemState::quarantined);
             break;
         case What::retry:
-            if (items_[record.item].state == ItemState::quarantined) {
-                set_state(record.item, ItemState::open);
-                troubles_.erase(record.item);
-            }
+            if (items_[record.item].state == ItemState::done) return;
+            set_state(record.item, ItemState::open);
+            troubles_.erase(record.item);
+            break;
+        case What::reopened:
+            set_state(record.item, ItemState::open);
+            troubles_.erase(record.item);
             break;
         default: break;
     }
@@ -129,6 +132,10 @@ void Ledger::set_state(ItemIndex index, ItemState state) {
     WorkItem& item = items_[index];
     quarantined_ -= item.state == ItemState::quarantined;
     quarantined_ += state == ItemState::quarantined;
+    if (item.state == ItemState::done) {
+        --done_;
+        cost_done_ -= item.seconds;
+    }
     if (state == ItemState::done) {
         ++done_;
         cost_done_ += item.seconds;

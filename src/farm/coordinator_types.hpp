@@ -203,8 +203,9 @@ struct Record {
         lost,         ///< agent host text(reason)
         paused,       ///< text(reason)
         resumed,
-        retry,  ///< item: open again, its failures forgotten
-        ended,  ///< text: complete | quarantined | stopped
+        retry,     ///< item that is not done: open again, its failures forgotten
+        reopened,  ///< item: the same, but its clip is gone or changed
+        ended,     ///< text: complete | quarantined | stopped
     };
     What what;
     ItemIndex item = no_item;

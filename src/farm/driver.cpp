@@ -49,6 +49,7 @@ Driver::Driver(RunStart start, Link& link, Journal& journal, bool terminal, doub
                      {"ranks", link.size()},
                      {"version", GALLOP_VERSION},
                      {"time", utc_text()}});
+    for (const Json& event : start_.reopened) journal_.append(event);
 }
 
 void Driver::say(int rank, const message::Message& message) {

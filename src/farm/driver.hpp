@@ -26,6 +26,8 @@ struct RunStart {
     coordinator::Ledger ledger;
     int attempt = 1;
     std::size_t failed_tries = 0;  ///< of earlier attempts
+    /// For the journal before anything else: finished items whose files are gone or changed.
+    std::vector<nlohmann::json> reopened = {};
 };
 
 /// Connects the coordinator with the world: agents' messages become its events, its actions become

@@ -93,9 +93,17 @@ std::size_t RunHistory::update(std::uint32_t file, const Sink& sink) {
             for (const Json& event : line.events) {
                 const std::string id = text_of(event, "id");
                 const auto item = id.empty() ? std::nullopt : find(id);
-                if (item && overruled(event, *item)) continue;
-                fold(event, {read.offset + start, static_cast<std::uint32_t>(end - start), file},
-                     item);
+                const JournalPlace place{read.offset + start,
+                                         static_cast<std::uint32_t>(end - start), file};
+                if (item && overruled(event, place, *item)) continue;
+                if (text_of(event, "event") == "read") {
+                    read.mark = static_cast<std::uint32_t>(marks_.size());
+                    Mark& mark = marks_.emplace_back();
+                    const Json journals = event.value("journals", Json());
+                    for (const auto& [name, bytes] : journals.items())
+                        if (bytes.is_number_unsigned()) mark[name] = bytes.get<std::uint64_t>();
+                }
+                fold(event, place, item);
                 if (sink) sink(event, item);
                 ++events;
             }
@@ -106,19 +114,34 @@ std::size_t RunHistory::update(std::uint32_t file, const Sink& sink) {
     return events;
 }
 
-/// Journals of several processes are read one after the other: a failure in one may be older than
-/// the `retry` in another that forgives it.
-bool RunHistory::overruled(const Json& event, std::size_t item) {
+Json RunHistory::read_event() const {
+    Json journals = Json::object();
+    for (const Read& read : journals_) journals[read.path.filename().string()] = read.offset;
+    return {{"event", "read"}, {"journals", std::move(journals)}};
+}
+
+/// Whether the writer of the mark had read the line there.
+bool RunHistory::before(const JournalPlace& place, std::uint32_t mark) const {
+    if (place.offset == JournalPlace::none) return true;
+    if (mark == no_mark) return false;
+    const auto known = marks_[mark].find(journals_[place.file].path.filename().string());
+    return known != marks_[mark].end() && place.offset < known->second;
+}
+
+/// Journals of several processes are read one after the other: what a line says of an item may be
+/// older than the `retry` or `reopened` in another that takes it back, or newer though read before.
+bool RunHistory::overruled(const Json& event, JournalPlace place, std::size_t item) {
     const std::string kind = text_of(event, "event");
-    const std::string time = text_of(event, "time");
-    if (kind == "retry") {
-        std::string& last = retried_[static_cast<std::uint32_t>(item)];
-        last = std::max(last, time);
+    const auto key = static_cast<std::uint32_t>(item);
+    if (kind == "retry" || kind == "reopened") {
+        const std::uint32_t mark = journals_[place.file].mark;
+        const JournalPlace& decided = items_[item].decided;
+        if (decided.file != place.file && !before(decided, mark)) return true;
+        forgiven_[key] = mark;
         return false;
     }
-    if (retried_.empty() || (kind != "failed" && kind != "quarantined")) return false;
-    const auto retried = retried_.find(static_cast<std::uint32_t>(item));
-    return retried != retried_.end() && time < retried->second;
+    const auto forgiven = forgiven_.find(key);
+    return forgiven != forgiven_.end() && before(place, forgiven->second);
 }
 
 void RunHistory::fold(const Json& event, JournalPlace place, std::optional<std::size_t> item) {
@@ -126,6 +149,10 @@ void RunHistory::fold(const Json& event, JournalPlace place, std::optional<std::
     if (std::string time = text_of(event, "time"); time > latest_) latest_ = std::move(time);
     if (!item) return fold_run(kind, event);
     ItemHistory& history = items_[*item];
+    if (kind == "reopened") {
+        history = {};
+        return;
+    }
     const auto agent = agents_.find(number_of(event, "agent", 0));
     if (kind == "done") {
         history.state = State::done;

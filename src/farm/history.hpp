@@ -79,15 +79,24 @@ public:
     std::size_t failed_tries() const { return failed_tries_; }
     std::size_t rendered_here() const { return rendered_here_; }
     std::size_t damaged_lines() const { return damaged_lines_; }
+    /// An event that says how much of each journal has been read. Lines of `retry` and `reopened` that
+    /// follow it in the same journal speak of that, and of nothing that came later: clocks of hosts
+    /// differ, and their journals are read one after the other.
+    nlohmann::json read_event() const;
     const std::map<int, AgentHistory>& agents() const { return agents_; }
 
 private:
+    /// How much of each journal, by name, the writer of some lines had read.
+    using Mark = std::map<std::string, std::uint64_t>;
+    static constexpr std::uint32_t no_mark = ~std::uint32_t{0};
     struct Read {
         std::filesystem::path path;
         std::uint64_t offset = 0;
+        std::uint32_t mark = no_mark;  ///< the latest of its lines
     };
     std::size_t update(std::uint32_t file, const Sink& sink);
-    bool overruled(const nlohmann::json& event, std::size_t item);
+    bool before(const JournalPlace& place, std::uint32_t mark) const;
+    bool overruled(const nlohmann::json& event, JournalPlace place, std::size_t item);
     void fold(const nlohmann::json& event, JournalPlace place, std::optional<std::size_t> item);
     void fold_run(const std::string& kind, const nlohmann::json& event);
 
@@ -98,7 +107,8 @@ private:
     std::vector<ItemHistory> items_;
     std::vector<Read> journals_;
     std::vector<std::uint32_t> leased_;  ///< in the latest attempt, some of them settled since
-    std::map<std::uint32_t, std::string> retried_;  ///< items, and when they were last forgiven
+    std::vector<Mark> marks_;
+    std::map<std::uint32_t, std::uint32_t> forgiven_;  ///< items, and the mark of the latest pardon
     std::map<int, AgentHistory> agents_;
     std::string outcome_, paused_, latest_;
     int attempt_ = 0;

@@ -62,7 +62,8 @@ nlohmann::json journal_event(const Record& record, const std::string& id) {
             break;
         case What::paused: line["reason"] = record.text; break;
         case What::resumed: break;
-        case What::retry: line["id"] = id; break;
+        case What::retry:
+        case What::reopened: line["id"] = id; break;
         case What::ended: line["outcome"] = record.text; break;
     }
     return line;
@@ -70,8 +71,9 @@ nlohmann::json journal_event(const Record& record, const std::string& id) {
 
 Record record_of(const Json& event, coordinator::ItemIndex item) {
     static constexpr std::array all = {
-        What::joined,  What::leased, What::done,   What::failed,  What::released, What::quarantined,
-        What::drained, What::lost,   What::paused, What::resumed, What::retry,    What::ended};
+        What::joined, What::leased,  What::done,       What::failed, What::released,
+        What::lost,   What::paused,  What::resumed,    What::retry,  What::reopened,
+        What::ended,  What::drained, What::quarantined};
     const std::string name = text_of(event, "event");
     Record record;
     record.what = What::resumed;  // changes nothing lasting

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/log.hpp"
+#include "farm/time_text.hpp"
 #include "media/store.hpp"
 
 namespace gallop {
@@ -49,6 +50,7 @@ RunStart load_run(RunHistory& history) {
         Record record = record_of(
             event, item ? static_cast<coordinator::ItemIndex>(*item) : coordinator::no_item);
         if (record.what == Record::What::failed) ++start.failed_tries;
+        if (record.what == Record::What::reopened && item) finished[*item] = {};
         if (record.what != Record::What::done) return start.ledger.apply(record);
         if (item)
             finished[*item] = {record.seconds, bytes_of(event, "clip"), bytes_of(event, "latents")};
@@ -64,6 +66,8 @@ RunStart load_run(RunHistory& history) {
         if (!is_whole(clip_path(directory, id), one.clip) ||
             (one.latents > 0 && !is_whole(latents_path(directory, id), one.latents))) {
             log_warning("files of a finished item are gone or changed id={}", id);
+            if (start.reopened.empty()) start.reopened.push_back(history.read_event());
+            start.reopened.push_back({{"event", "reopened"}, {"id", id}, {"time", utc_text()}});
             continue;
         }
         Record done;

@@ -42,6 +42,7 @@ std::vector<std::string> retry_items(const std::filesystem::path& run,
     // First, so that nobody takes the run for finished while items of it are open again.
     std::filesystem::remove(run / "COMPLETE");
     Journal journal(run / "journal.jsonl");
+    journal.append(history.read_event());
     for (const std::size_t item : items) {
         ids.push_back(id_text(history.plan().rows[item].id));
         journal.append({{"event", "retry"}, {"id", ids.back()}, {"time", utc_text()}});

@@ -134,6 +134,17 @@ TEST_F(Attached, LeaveWhenWhatFailedHereIsDoneElsewhere) {
     EXPECT_TRUE(events("quarantined").empty());
 }
 
+TEST_F(Attached, GiveUpWhatWasDoneOnceWhenItsFileIsGone) {
+    take("items: [{prompt: bad-luck}]");
+    RunHistory history(directory_);
+    const std::string id = id_text(history.plan().rows[0].id);
+    std::ofstream(directory_ / "journal-zz-7-1.jsonl")
+        << journal_line({{"event", "done"}, {"id", id}, {"clip", {{"path", "x"}, {"bytes", 9}}}});
+    EXPECT_EQ(end_of(start()), Outcome::quarantined);
+    history.update();
+    EXPECT_EQ(history[0].state, State::quarantined);
+}
+
 TEST_F(Attached, StopAtTheBudgetAndBeginNothingBeyondIt) {
     take("items: [{prompt: a}, {prompt: b}, {prompt: c}, {prompt: d}, {prompt: e}, {prompt: f}]",
          {"limits.gpu_hours=1e-9", "retry.other_host=false"});

@@ -29,11 +29,22 @@ TEST(Ledger, TakesAnyPrefixAndOpensAgainWhatIsRetried) {
     ledger.apply({.what = What::retry, .item = 0});
     EXPECT_EQ(ledger.open(), 2U);
     EXPECT_EQ(ledger.trouble(0), nullptr);
+    ledger.apply({.what = What::failed, .item = 0, .kind = FailureKind::error, .host = "a"});
+    ledger.apply({.what = What::retry, .item = 0});
+    EXPECT_EQ(ledger.trouble(0), nullptr) << "an item need not be given up to be retried";
     ledger.apply({.what = What::done, .item = 0, .seconds = 3});
     ledger.apply({.what = What::done, .item = 0, .seconds = 3});
     ledger.apply({.what = What::done, .item = 9});
     EXPECT_EQ(ledger.done(), 1U);
     EXPECT_DOUBLE_EQ(ledger.gpu_seconds(), 3);
+    ledger.apply({.what = What::retry, .item = 0});
+    EXPECT_EQ(ledger.done(), 1U) << "nothing is retried that is done";
+    ledger.apply({.what = What::reopened, .item = 0});
+    EXPECT_EQ(ledger.done(), 0U);
+    EXPECT_EQ(ledger.open(), 2U);
+    EXPECT_DOUBLE_EQ(ledger.cost_done(), 0);
+    ledger.apply({.what = What::quarantined, .item = 0});
+    EXPECT_EQ(ledger.quarantined(), 1U);
 }
 
 TEST(Estimates, LearnsBucketsAndHosts) {

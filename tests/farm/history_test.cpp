@@ -9,6 +9,7 @@
 namespace gallop {
 namespace {
 
+using Json = nlohmann::json;
 using State = ItemHistory::State;
 using test::TestRun;
 using testing::HasSubstr;
@@ -100,25 +101,54 @@ TEST(RunHistory, MergesTheJournalsOfAttachedProcesses) {
     EXPECT_EQ(history.event(history[1].decided)["id"], run.id(1));
 }
 
-TEST(RunHistory, ForgivesOnlyWhatFailedBeforeARetryInAnotherJournal) {
-    TestRun run(2);
-    const auto failed = [&](std::size_t item, const char* time) {
-        run.append({{"event", "failed"},
-                    {"id", run.id(item)},
-                    {"kind", "error"},
-                    {"error", "boom"},
-                    {"time", time}},
-                   "journal-n1-7.jsonl");
+TEST(RunHistory, ForgivesWhatARetryHadReadWhateverTheClocksSay) {
+    TestRun run(3);
+    const char* const attached = "journal-n1-7.jsonl";
+    const auto append = [&](const char* kind, std::size_t item, const char* time) {
+        run.append({{"event", kind}, {"id", run.id(item)}, {"kind", "error"}, {"time", time}},
+                   attached);
     };
-    for (std::size_t item = 0; item < 2; ++item) {
-        failed(item, "2026-11-22T06:00:00Z");
+    // The host of the journal is an hour ahead.
+    append("failed", 0, "2026-11-22T08:00:00Z");
+    append("quarantined", 0, "2026-11-22T08:00:00Z");
+    append("quarantined", 1, "2026-11-22T08:00:00Z");
+    append("failed", 2, "2026-11-22T08:00:00Z");
+    RunHistory follower = test::history_of(run);
+    run.append(follower.read_event());
+    for (std::size_t item = 0; item < 3; ++item)
         run.append({{"event", "retry"}, {"id", run.id(item)}, {"time", "2026-11-22T07:00:00Z"}});
+    append("failed", 1, "2026-11-22T08:00:01Z");
+    follower.update();
+    for (const RunHistory& history : {test::history_of(run), std::move(follower)}) {
+        EXPECT_EQ(history[0].state, State::open);
+        EXPECT_EQ(history[0].tries, 0);
+        EXPECT_EQ(history[1].state, State::open);
+        EXPECT_EQ(history[1].tries, 1);
+        EXPECT_EQ(history[2].tries, 0);
     }
-    failed(1, "2026-11-22T08:00:00Z");
-    RunHistory history(run.path());
-    history.update();
-    EXPECT_EQ(history[0].tries, 0);
-    EXPECT_EQ(history[1].tries, 1);
+}
+
+TEST(RunHistory, TakesBackAClipThatAnAttachedProcessMissed) {
+    TestRun run(2);
+    for (std::size_t item = 0; item < 2; ++item) run.done(item);
+    const auto append = [&](Json event, std::size_t item, const char* journal) {
+        event["id"] = run.id(item);
+        run.append(event, journal);
+    };
+    RunHistory follower = test::history_of(run);
+    const Json read = follower.read_event();
+    run.append(read, "journal-n2-8.jsonl");
+    for (std::size_t item = 0; item < 2; ++item)
+        append({{"event", "reopened"}}, item, "journal-n2-8.jsonl");
+    append({{"event", "quarantined"}}, 0, "journal-n2-8.jsonl");
+    // Another process missed it, too, and rendered it: read before the line above, but newer.
+    append({{"event", "done"}}, 1, "journal-n1-7.jsonl");
+    follower.update();
+    for (const RunHistory& history : {test::history_of(run), std::move(follower)}) {
+        EXPECT_EQ(history[0].state, State::quarantined);
+        EXPECT_EQ(history[1].state, State::done);
+        EXPECT_EQ(history.event(history[1].decided).value("time", "none"), "none");
+    }
 }
 
 TEST(RunHistory, FindsItemsByIdStartAndName) {

@@ -14,7 +14,9 @@
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "farm/attach.hpp"
+#include "farm/history.hpp"
 #include "farm/journal.hpp"
+#include "farm/retry.hpp"
 #include "farm/run_directory.hpp"
 #include "farm/serve.hpp"
 #include "media/store.hpp"
@@ -122,6 +124,23 @@ TEST_F(ServeTest, RendersAgainWhenAFileIsGoneOrChanged) {
     EXPECT_EQ(run().outcome, coordinator::Outcome::complete);
     EXPECT_EQ(events("done").size(), 7U);
     EXPECT_EQ(files(), before);
+}
+
+TEST_F(ServeTest, GivesUpAnItemWhoseFileIsGoneAndThatFailsNow) {
+    take("items: [{name: a, prompt: bad-luck}]");
+    const std::string id = plan_.items[0].item.id;
+    std::ofstream(directory_ / "journal.jsonl")
+        << journal_line({{"event", "done"},
+                         {"id", id},
+                         {"clip", {{"path", clip_path("", id).string()}, {"bytes", 1000}}}});
+    EXPECT_EQ(run(1).outcome, coordinator::Outcome::quarantined);
+    EXPECT_EQ(events("reopened").size(), 1U);
+    EXPECT_EQ(status()["quarantined"], 1);
+    RunHistory history(directory_);
+    history.update();
+    EXPECT_EQ(history[0].state, ItemHistory::State::quarantined);
+    EXPECT_EQ(read_text(directory_ / "index.jsonl"), "");
+    EXPECT_EQ(retry_items(directory_, {}).size(), 1U);
 }
 
 // Whatever prefix of the journal there is, wherever it is cut: the run completes, and what is whole

@@ -263,6 +263,15 @@ TEST(Retry, OpensQuarantinedItemsAgain) {
     EXPECT_EQ(survey_of(run).status.open, 3U);
 }
 
+TEST(Retry, OpensWhatAHostWhoseClockIsAheadGaveUp) {
+    TestRun run(1);
+    run.append({{"event", "quarantined"}, {"id", run.id(0)}, {"time", "2999-01-01T00:00:00Z"}},
+               "journal-n1-7.jsonl");
+    EXPECT_THAT(retry_items(run.path(), {}), ElementsAre(run.id(0)));
+    EXPECT_TRUE(retry_items(run.path(), {}).empty());
+    EXPECT_EQ(survey_of(run).status.quarantined, 0U);
+}
+
 TEST(Retry, RefusesWhatHasNotFailedAndALiveRun) {
     TestRun run(3);
     run.attempt(1);
