@@ -69,6 +69,7 @@ public:
           leases_(directory, lease_seconds_),
           queue_(start_.plan, start_.config.schedule.order,
                  fmt::format("{}-{}", host_name(), ::getpid())) {
+        share_.confirm();
         for (const Json& event : start_.reopened) journal_.append(event);
         terminal_ = options.terminal;
         options.agent.renderers.directory = directory;

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <thread>
 
@@ -28,6 +29,16 @@ std::string content(int descriptor) {
     return holder;
 }
 
+/// Of the file as its server has it.
+std::string content(const std::filesystem::path& path) {
+    const Descriptor opened(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    return opened ? content(opened.get()) : std::string();
+}
+
+bool of_this_machine(const std::string& holder) {
+    return holder.starts_with("host " + host_name() + " ");
+}
+
 [[noreturn]] void refuse(const std::filesystem::path& directory, const std::string& holder) {
     throw_input_error(
         "{}: another run holds this directory ({}); wait for it, or choose another --out",
@@ -40,9 +51,10 @@ void touch_heart(const std::filesystem::path& directory) {
     if (opened) ::futimens(opened.get(), nullptr);
 }
 
-/// Returns once the holder's heart has not beaten for `stale` seconds; refuses when it beats.
+/// Returns once the holder's heart has not beaten for `stale` seconds, or it has signed off; refuses
+/// when it beats.
 void wait_for_death(const std::filesystem::path& directory, const std::string& holder, int clock,
-                    double stale) {
+                    double stale, const std::function<bool()>& signed_off) {
     const std::filesystem::path heart = directory / "HEARTBEAT";
     double before = age_of(heart, clock);
     if (before >= stale) return;
@@ -53,8 +65,37 @@ void wait_for_death(const std::filesystem::path& directory, const std::string& h
     while (before < stale) {
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
         const double now = age_of(heart, clock);
+        if (signed_off()) return;
         if (now < before) refuse(directory, holder + ", on another machine; its heart beats");
         before = now;
+    }
+}
+
+/// Whoever `LOCK` names is gone afterwards, or this throws. `locked`: our own kernel has just said that
+/// no process of this machine holds it.
+void wait_for_holder(const std::filesystem::path& directory, int descriptor, bool locked,
+                     double stale) {
+    const std::string last = content(descriptor);
+    if (last.empty() || (locked && of_this_machine(last))) return;
+    wait_for_death(directory, last, descriptor, stale,
+                   [&] { return content(directory / "LOCK").empty(); });
+}
+
+/// The same for attached processes, which `LOCK` does not name. The signs of those that are gone go,
+/// too.
+void wait_for_attached(const std::filesystem::path& directory, int clock, bool locked,
+                       double stale) {
+    std::error_code failed;
+    for (std::filesystem::directory_iterator entry(directory / "leases", failed), end;
+         !failed && entry != end; entry.increment(failed)) {
+        const std::string name = entry->path().filename().string();
+        if (!name.starts_with("clock-")) continue;
+        const std::size_t process = name.rfind('-', name.rfind('-') - 1);  // clock-HOST-PROCESS-N
+        const std::string host = name.substr(6, process - 6);
+        if (locked && host == host_name()) continue;
+        wait_for_death(directory, "gallop run --attach on " + host, clock, stale,
+                       [&] { return !std::filesystem::exists(entry->path()); });
+        ::unlink(entry->path().c_str());
     }
 }
 
@@ -96,34 +137,47 @@ RunLock::RunLock(const std::filesystem::path& directory, double stale) : directo
         log_warning("{}: this file system has no locks ({}); heartbeats are trusted alone",
                     path.string(), std::strerror(errno));
     }
-    // Our own kernel has just said that no process of this machine holds it.
-    const std::string last = content(descriptor_.get());
-    const bool of_this_machine = locked && last.starts_with("host " + host_name() + " ");
-    if (!last.empty() && !of_this_machine)
-        wait_for_death(directory, last, descriptor_.get(), stale);
+    wait_for_holder(directory, descriptor_.get(), locked, stale);
     const std::string text = fmt::format("host {} process {}\n", host_name(), ::getpid());
     if (::ftruncate(descriptor_.get(), 0) != 0 ||
         ::pwrite(descriptor_.get(), text.data(), text.size(), 0) !=
             static_cast<::ssize_t>(text.size()))
         throw_file_error(path, "write failed", errno);
+    try {  // after the file names us, so that who attaches now sees it
+        wait_for_attached(directory, descriptor_.get(), locked, stale);
+    } catch (...) {
+        sign_off();
+        throw;
+    }
 }
 
-RunLock::~RunLock() {
+RunLock::~RunLock() { sign_off(); }
+
+void RunLock::sign_off() const {
     if (::ftruncate(descriptor_.get(), 0) != 0)
         log_warning("LOCK still names this process: {}", std::strerror(errno));
 }
 
 void RunLock::beat() const { touch_heart(directory_); }
 
-RunShare::RunShare(const std::filesystem::path& directory) : directory_(directory) {
+RunShare::RunShare(const std::filesystem::path& directory, double stale) : directory_(directory) {
     const std::filesystem::path path = directory / "LOCK";
     descriptor_.reset(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644));
     if (!descriptor_ && is_disk_errno(errno)) throw_file_error(path, "cannot open", errno);
     if (!descriptor_) throw_input_error("{}: cannot open: {}", path.string(), std::strerror(errno));
-    if (::flock(descriptor_.get(), LOCK_SH | LOCK_NB) == 0) return;
-    if (errno == EWOULDBLOCK) refuse(directory, content(descriptor_.get()));
-    log_warning("{}: this file system has no locks ({}); no coordinator may work here",
-                path.string(), std::strerror(errno));
+    const bool locked = ::flock(descriptor_.get(), LOCK_SH | LOCK_NB) == 0;
+    if (!locked && errno == EWOULDBLOCK) refuse(directory, content(descriptor_.get()));
+    if (!locked)
+        log_warning("{}: this file system has no locks ({}); heartbeats are trusted alone",
+                    path.string(), std::strerror(errno));
+    wait_for_holder(directory, descriptor_.get(), locked, stale);
+    // From now on the heart beats for us: who comes next shall not take it for the holder's.
+    if (::ftruncate(descriptor_.get(), 0) != 0) throw_file_error(path, "write failed", errno);
+}
+
+void RunShare::confirm() const {
+    if (const std::string holder = content(directory_ / "LOCK"); !holder.empty())
+        refuse(directory_, holder);
 }
 
 void RunShare::beat() const { touch_heart(directory_); }

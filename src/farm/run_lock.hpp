@@ -13,7 +13,8 @@ namespace gallop {
 ///
 /// Where another machine's locks cannot be seen (some network file systems), the file `HEARTBEAT`,
 /// which a run touches each second, speaks for it: a holder on another machine that did not sign off
-/// is gone once its heart has not beaten for `stale_seconds` of the file server's clock.
+/// is gone once its heart has not beaten for `stale_seconds` of the file server's clock. So are
+/// attached processes there, whose sign is a file `leases/clock-HOST-PROCESS-N`.
 class RunLock {
 public:
     static constexpr double stale_seconds = 30;
@@ -31,6 +32,8 @@ public:
     void beat() const;
 
 private:
+    void sign_off() const;
+
     std::filesystem::path directory_;
     Handle<int, detail::close_descriptor, -1> descriptor_;
 };
@@ -39,9 +42,13 @@ private:
 /// there, no RunLock is to be had, and the reverse.
 class RunShare {
 public:
-    /// Throws InputError when a coordinator holds the directory, Error or DiskError when `LOCK`
-    /// cannot be opened.
-    explicit RunShare(const std::filesystem::path& directory);
+    /// Throws InputError when a coordinator holds the directory, on whatever machine, Error or
+    /// DiskError when `LOCK` cannot be opened. Waits as RunLock does.
+    explicit RunShare(const std::filesystem::path& directory,
+                      double stale = RunLock::stale_seconds);
+    /// Once this process has left its sign under `leases`: throws InputError when a coordinator on
+    /// another machine has taken the directory before it could see that.
+    void confirm() const;
 
     /// Touches `HEARTBEAT`, as RunLock does.
     void beat() const;

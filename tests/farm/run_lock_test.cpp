@@ -104,6 +104,55 @@ TEST_F(RunLockTest, WaitsWhetherAnotherMachinesHeartStillBeats) {
     EXPECT_EQ(refusal(0.5), "");  // it stops, and half a second later it is dead
 }
 
+TEST_F(RunLockTest, SeesAttachedProcessesOfAnotherMachineAndTheyIt) {
+    // As where locks are local to a machine: the other's are free.
+    const auto while_it_beats = [&](const auto& check) {
+        std::atomic<bool> over{false};
+        std::thread heart([&] {
+            while (!over) {
+                std::ofstream(run_ / "HEARTBEAT") << "x";
+                std::this_thread::sleep_for(std::chrono::milliseconds(100));
+            }
+        });
+        check();
+        over = true;
+        heart.join();
+    };
+    const auto attach = [&](double stale) -> std::string {
+        try {
+            RunShare(run_, stale).confirm();
+        } catch (const InputError& wrong) {
+            return wrong.what();
+        }
+        return "";
+    };
+    somebody_elsewhere(0);
+    while_it_beats([&] { EXPECT_THAT(attach(30), HasSubstr("host elsewhere process 7")); });
+    EXPECT_EQ(attach(0.5), "");
+    EXPECT_EQ(fs::file_size(run_ / "LOCK"), 0U) << "the heart beats for who has attached";
+
+    const fs::path sign =
+        run_ / "leases" / ("clock-" + host_name() + "-2-77-0");  // HOST-2, not HOST
+    fs::create_directories(run_ / "leases");
+    std::ofstream(sign) << "";
+    while_it_beats(
+        [&] { EXPECT_THAT(refusal(30), HasSubstr("--attach on " + host_name() + "-2")); });
+    EXPECT_EQ(attach(1), "") << "who was refused has signed off";
+    EXPECT_EQ(refusal(0.5), "");
+    EXPECT_FALSE(fs::exists(sign));
+    // Those of this machine are dead when the lock is free.
+    std::ofstream(run_ / "leases" / ("clock-" + host_name() + "-77-0")) << "";
+    std::ofstream(run_ / "HEARTBEAT") << "x";
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(refusal(30), "");
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+
+    // One that comes between the lock and the sign of another is seen in time.
+    const RunShare share(run_);
+    std::ofstream(run_ / "LOCK") << "host elsewhere process 8\n";
+    EXPECT_THROW(share.confirm(), InputError);
+}
+
 TEST_F(RunLockTest, TellsAgesByTheFilesOwnClock) {
     somebody_elsewhere(50);
     const int clock = ::open((run_ / "LOCK").c_str(), O_RDWR);
