@@ -319,13 +319,8 @@ private:
         Record record{.what = What::done, .item = done.item, .slot = done.slot};
         record.attempt = done.attempt;
         record.predicted = start_.plan.rows[done.item].seconds;
-        Json more = {{"clip", to_json(done.clip)}, {"device", device_}};
-        if (done.latents) more["latents"] = to_json(*done.latents);
-        for (const auto& [stage, spent] : done.seconds.stages) {
-            more["seconds"][stage] = spent;
-            if (stage == "total" && !done.adopted) record.seconds = spent;
-        }
-        if (done.adopted) more["adopted"] = true;
+        Json more = done_details(done, start_.plan.rows[done.item].gpus);
+        more["device"] = device_;
         write(record, more);
         streak_ = 0;
         blame_ = std::max(0.0, blame_ - 0.5);

@@ -260,10 +260,7 @@ void Driver::record(const Record& record) {
     using What = Record::What;
     if (record.what == What::done && done_ != nullptr && done_->item == record.item) {
         line["device"] = devices_[record.agent];
-        line["clip"] = to_json(done_->clip);
-        if (done_->latents) line["latents"] = to_json(*done_->latents);
-        for (const auto& [stage, spent] : done_->seconds.stages) line["seconds"][stage] = spent;
-        if (done_->adopted) line["adopted"] = true;
+        line.update(done_details(*done_, start_.plan.rows[record.item].gpus));
         names_.erase(record.item);
     } else if (record.what == What::failed) {
         line["device"] = devices_[record.agent];

@@ -117,6 +117,10 @@ coordinator::CoordinatorOptions coordinator_options(const RunConfig& config,
 /// A record as a line of the journal, without what only messages know.
 nlohmann::json journal_event(const coordinator::Record& record, const std::string& id);
 
+/// What only the message knows of a finished item, for the same line: its files, the seconds of its
+/// stages, and `tiled`, `strips` and `gpus` where they are not the plan's, for they change bytes.
+nlohmann::json done_details(const message::Done& done, int planned_gpus);
+
 /// The reverse: what a line says to the coordinator's ledger. `item`: of the plan, or no_item.
 coordinator::Record record_of(const nlohmann::json& event, coordinator::ItemIndex item);
 

@@ -69,6 +69,17 @@ nlohmann::json journal_event(const Record& record, const std::string& id) {
     return line;
 }
 
+nlohmann::json done_details(const message::Done& done, int planned_gpus) {
+    Json details = {{"clip", to_json(done.clip)}};
+    if (done.latents) details["latents"] = to_json(*done.latents);
+    for (const auto& [stage, spent] : done.seconds.stages) details["seconds"][stage] = spent;
+    if (done.adopted) details["adopted"] = true;
+    if (done.tiled) details["tiled"] = true;
+    if (done.strips > 1) details["strips"] = done.strips;
+    if (done.gpus > 0 && done.gpus != planned_gpus) details["gpus"] = done.gpus;
+    return details;
+}
+
 Record record_of(const Json& event, coordinator::ItemIndex item) {
     static constexpr std::array all = {
         What::joined, What::leased,  What::done,       What::failed, What::released,

@@ -238,6 +238,9 @@ struct Done {
     std::optional<OutputFile> latents;
     StageSeconds seconds;
     bool adopted = false;
+    bool tiled = false;  ///< as in its Task
+    int strips = 0;      ///< that an item not tiled was decoded in: several when memory is short
+    int gpus = 0;        ///< that shared it; 0: unknown, for it was adopted
 
     static void fields(auto& self, auto& visit) {
         visit("slot", self.slot);
@@ -248,6 +251,9 @@ struct Done {
         visit("latents", self.latents);
         visit("seconds", self.seconds);
         visit("adopted", self.adopted);
+        visit("tiled", self.tiled);
+        visit("strips", self.strips);
+        visit("gpus", self.gpus);
     }
 };
 

@@ -127,8 +127,14 @@ private:
         for (const auto& [stage, use] : made->seconds.memory)
             log_info("memory stage=\"{}\" peak_megabytes={} foretold={} block_used={} asked={}",
                      stage, use.peak >> 20, use.foretold >> 20, use.extent >> 20, use.asked);
-        say(message::Done{options_.slot, task.item, task.id, task.attempt, made->clip,
-                          made->latents, made->seconds, made->adopted});
+        message::Done done{options_.slot, task.item,     task.id,       task.attempt,
+                           made->clip,    made->latents, made->seconds, made->adopted};
+        if (!made->adopted) {
+            done.tiled = task.tiled;
+            if (!planned.item.tiled_decode) done.strips = static_cast<int>(made->seconds.strips);
+            done.gpus = options_.seat.size;
+        }
+        say(done);
     }
 
     ProgressSink sink() {

@@ -87,6 +87,7 @@ struct Renderer::State {
     /// Into how many strips pictures are cut, by decoder, whether in tiles, and shape: once found, a number
     /// stays, and so do a clip's bits.
     std::map<std::array<Index, 5>, Index> strips;
+    Index decoded_strips = 0;  ///< of the latest picture; see StageSeconds
 
     Tensor noise(const Item& item, std::string_view name, const Shape& shape) {
         Tensor made = on.empty(shape);
@@ -290,7 +291,7 @@ void Renderer::decode_video(const Tensor& latent, const PictureDecode& how, cons
         if (progress) progress({"decode", static_cast<int>(done), frames});
     };
     report();
-    const Index strips = s.strips_of(latent.shape(), how);
+    const Index strips = s.decoded_strips = s.strips_of(latent.shape(), how);
     const StageMemory need = s.memory.decode(how.decoder, latent.shape(), strips);
     const Networks::PictureDecoding decode = s.networks.picture_decoder(how.decoder, need);
     s.stages.run("decode", need.arrays, [&] {
@@ -320,6 +321,10 @@ Tensor Renderer::decode_audio(const Tensor& latent) {
     });
 }
 
-StageSeconds Renderer::take_timings() { return state_->stages.take(); }
+StageSeconds Renderer::take_timings() {
+    StageSeconds taken = state_->stages.take();
+    taken.strips = std::exchange(state_->decoded_strips, 0);
+    return taken;
+}
 
 }  // namespace gallop

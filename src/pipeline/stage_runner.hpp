@@ -26,6 +26,7 @@ struct StageSeconds {
     std::vector<std::pair<std::string, double>> stages;
     /// Empty where the backend doesn't count.
     std::vector<std::pair<std::string, StageMemoryUse>> memory = {};
+    Index strips = 0;  ///< that each picture was decoded in; 0: none was decoded
 };
 
 /// Runs a clip's stages: times them, and gives the arrays of each a block of the device's memory.

@@ -103,7 +103,9 @@ TEST_F(Attached, DecodeInTilesAfterMemoryRanOut) {
     const auto failed = events("failed");
     ASSERT_EQ(failed.size(), 1U);
     EXPECT_EQ(failed[0]["kind"], "out_of_memory");
-    EXPECT_EQ(events("done").size(), 2U);
+    ASSERT_EQ(events("done").size(), 2U);
+    for (const Json& done : events("done"))
+        EXPECT_EQ(done.value("tiled", false), done["id"] == failed[0]["id"]);
 }
 
 TEST_F(Attached, DoNotTakeARequestForWrongWhileAnotherProcessCouldRenderIt) {

@@ -116,5 +116,35 @@ TEST_F(VerifyTest, ComparesASampleThatIsRenderedAgain) {
                                                "item2 .mp4: no memory"));
 }
 
+TEST_F(VerifyTest, ComparesAsItWasRenderedOrSaysThatItCannot) {
+    std::vector<nlohmann::json> done;
+    RunHistory history(run_.path());
+    history.update([&](const nlohmann::json& event, std::optional<std::size_t>) {
+        if (event.value("event", "") == "done") done.push_back(event);
+    });
+    const auto say = [&](std::size_t item, const char* what, const nlohmann::json& value) {
+        nlohmann::json event = done.at(item);
+        event.erase("sum");
+        event[what] = value;
+        run_.append(event);
+    };
+    say(0, "tiled", true);
+    say(1, "strips", 3);
+    say(2, "gpus", 2);
+    VerifyOptions options;
+    options.sample = 3;
+    options.scratch = run_.folder() / "scratch";
+    options.render = [&](const PlannedItem& planned, const fs::path& folder) {
+        EXPECT_EQ(planned.item.tiled_decode, planned.item.name == "item0");
+        for (const char* kind : {"clips", "latents"})
+            fs::copy(run_.path() / kind, folder / kind, fs::copy_options::recursive);
+        std::ofstream(clip_path(folder, planned.item.id), std::ios::app) << "x";
+    };
+    EXPECT_THAT(problems(options),
+                ElementsAre(HasSubstr("item0 .mp4: rendered again, its SHA-256 is ")));
+    EXPECT_EQ(count_.rendered, 3U);
+    EXPECT_EQ(count_.not_comparable, 2U);
+}
+
 }  // namespace
 }  // namespace gallop
