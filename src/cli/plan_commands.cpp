@@ -10,6 +10,7 @@
 #include "cli/commands.hpp"
 #include "cli/planning.hpp"
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "farm/expand.hpp"
@@ -101,8 +102,10 @@ std::optional<NetworkCheck> open_networks(const Manifest& manifest, Problems& pr
         return std::optional<NetworkCheck>(std::in_place, manifest.model.choice());
     } catch (const InputError& wrong) {
         problems.add(manifest.place("model.path"), wrong.what());
-        return {};
+    } catch (const AccessError& refused) {
+        problems.add(manifest.place("model.path"), refused.what());
     }
+    return {};
 }
 
 int check(const Arguments& arguments) {

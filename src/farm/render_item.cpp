@@ -1,5 +1,7 @@
 #include "farm/render_item.hpp"
 
+#include <future>
+
 #include "core/check.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
@@ -56,21 +58,46 @@ Kept kept(const RenderTask& task) {
     return {out.keep_base || (out.keep_final && !two_stages), out.keep_final && two_stages};
 }
 
-/// Lends the latents to the file's writer.
-void write_item_latents(Latents& latents, const RenderTask& task, const fs::path& path) {
-    const Kept keep = kept(task);
-    LatentsFile file{keep.base ? std::move(latents.video_base) : Tensor(),
-                     keep.final ? std::move(latents.video_final) : Tensor(),
-                     std::move(latents.audio), attributes_of(task), task.outputs.latents};
-    write_latents(path, file);
-    if (keep.base) latents.video_base = std::move(file.video_base);
-    if (keep.final) latents.video_final = std::move(file.video_final);
-    latents.audio = std::move(file.audio);
-}
-
 OutputFile finished(const fs::path& directory, const fs::path& path) {
     return {path.lexically_relative(directory).string(), fs::file_size(path), digest_file(path)};
 }
+
+/// An item's latents on their way to the disk, packed and written by a thread of their own while the clip is decoded.
+class LatentsWriting {
+public:
+    /// Takes the latents; `task` must outlive it.
+    LatentsWriting(Latents latents, const RenderTask& task) : latents_(std::move(latents)) {
+        if (!task.outputs.keep_base && !task.outputs.keep_final) return;
+        const Kept keep = kept(task);
+        file_ = {keep.base ? std::move(latents_.video_base) : Tensor(),
+                 keep.final ? std::move(latents_.video_final) : Tensor(), std::move(latents_.audio),
+                 attributes_of(task), task.outputs.latents};
+        written_ = std::async(std::launch::async, [this, &task] {
+            const fs::path path = latents_path(task.directory, task.item.id);
+            write_latents(path, file_);
+            return finished(task.directory, path);
+        });
+    }
+    LatentsWriting(const LatentsWriting&) = delete;
+    LatentsWriting& operator=(const LatentsWriting&) = delete;
+
+    /// What is decoded.
+    const Tensor& video() const {
+        for (const Tensor* one : {&file_.video_final, &latents_.video_final, &file_.video_base})
+            if (one->defined()) return *one;
+        return latents_.video_base;
+    }
+    const Tensor& audio() const { return file_.audio.defined() ? file_.audio : latents_.audio; }
+    /// Waits for the file; nothing where none is kept. Throws what went wrong.
+    std::optional<OutputFile> finish() {
+        return written_.valid() ? std::optional(written_.get()) : std::nullopt;
+    }
+
+private:
+    Latents latents_;  ///< those that no file is made of
+    LatentsFile file_;
+    std::future<OutputFile> written_;  ///< last: its thread is waited for first
+};
 
 /// Throws Error unless the latents in the file are the item's.
 void check_latents(const RenderTask& task, const fs::path& path) {
@@ -96,6 +123,36 @@ void check_latents(const RenderTask& task, const fs::path& path) {
 
 std::string comment_of(const std::string& id) {
     return canonical_json({{"generator", "gallop " GALLOP_VERSION}, {"id", id}});
+}
+
+Mp4Options options_of(const OutputRequest& outputs, Size size, const std::string& id) {
+    Mp4Options options;
+    options.width = size.width;
+    options.height = size.height;
+    options.codec = outputs.codec;
+    options.crf = outputs.crf;
+    options.preset = outputs.preset;
+    options.pix_fmt = outputs.pix_fmt;
+    options.audio_bitrate = outputs.audio_bitrate;
+    options.comment = comment_of(id);
+    return options;
+}
+
+/// Decodes a picture latent and hands its pictures to the encoder as they come.
+void decode_into(Mp4Writer& writer, const Stages& stages, const Tensor& video, PictureDecode how,
+                 const OutputRequest& outputs, const ProgressSink& progress) {
+    how.planes = yuv_format(outputs.pix_fmt);
+    Index written = 0;
+    stages.decode_video(
+        video, how,
+        [&](ConstTensorView pictures) {
+            writer.add_frames(pictures);
+            written += pictures.shape()[0];
+        },
+        progress);
+    if (written != how.frames)
+        throw BadOutputError(
+            fmt::format("{} pictures came of the latent ({} wanted)", written, how.frames));
 }
 
 }  // namespace
@@ -129,17 +186,15 @@ RenderedItem render_item(const RenderTask& task, const Stages& stages,
     const double start = seconds_now();
     stages.take_timings();
     const Conditioning inputs = load_inputs(task);
-    Latents latents = stages.denoise(item, inputs, progress);
+    LatentsWriting latents(stages.denoise(item, inputs, progress), task);
     RenderedItem made;
-    if (task.outputs.keep_base || task.outputs.keep_final) {
-        const fs::path path = latents_path(task.directory, item.id);
-        write_item_latents(latents, task, path);
-        made.latents = finished(task.directory, path);
-    }
     const fs::path clip = clip_path(task.directory, item.id);
-    write_clip(stages, latents.video(), latents.audio,
-               {item.decoder, item.frames, item.tiled_decode}, item.size, task.outputs, item.id,
-               clip, progress);
+    Mp4Writer writer(clip, options_of(task.outputs, item.size, item.id),
+                     stages.decode_audio(latents.audio()));
+    decode_into(writer, stages, latents.video(), {item.decoder, item.frames, item.tiled_decode},
+                task.outputs, progress);
+    made.latents = latents.finish();  // a clip that has its name has its latents
+    writer.finish();
     made.clip = finished(task.directory, clip);
     made.seconds = stages.take_timings();
     made.seconds.stages.emplace_back("total", seconds_now() - start);
@@ -176,29 +231,8 @@ std::optional<RenderedItem> adopt_item(const RenderTask& task) {
 void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
                 const PictureDecode& how, Size size, const OutputRequest& outputs,
                 const std::string& id, const fs::path& path, const ProgressSink& progress) {
-    Mp4Options options;
-    options.width = size.width;
-    options.height = size.height;
-    options.codec = outputs.codec;
-    options.crf = outputs.crf;
-    options.preset = outputs.preset;
-    options.pix_fmt = outputs.pix_fmt;
-    options.audio_bitrate = outputs.audio_bitrate;
-    options.comment = comment_of(id);
-    Mp4Writer writer(path, options, stages.decode_audio(audio));
-    Index written = 0;
-    PictureDecode as_encoded = how;
-    as_encoded.planes = yuv_format(options.pix_fmt);
-    stages.decode_video(
-        video, as_encoded,
-        [&](ConstTensorView pictures) {
-            writer.add_frames(pictures);
-            written += pictures.shape()[0];
-        },
-        progress);
-    if (written != how.frames)
-        throw BadOutputError(
-            fmt::format("{}: {} pictures ({} wanted)", path.string(), written, how.frames));
+    Mp4Writer writer(path, options_of(outputs, size, id), stages.decode_audio(audio));
+    decode_into(writer, stages, video, how, outputs, progress);
     writer.finish();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.hpp"
+#include "core/file_errors.hpp"
 #include "model/audio_vae.hpp"
 #include "model/text_encoder.hpp"
 #include "model/tokenizer.hpp"
@@ -37,6 +38,8 @@ std::vector<std::string> NetworkCheck::mistakes(const Item& item) {
             require();
         } catch (const InputError& wrong) {
             found.push_back(beginning(wrong.what()));
+        } catch (const AccessError& wrong) {
+            found.emplace_back(wrong.what());
         }
     };
     const auto wan = [&](WanPart part) {  // the other half's tensors are surplus, not mistakes

@@ -37,7 +37,7 @@ TEST_F(ExplainTest, SaysWhoSetEachValue) {
     EXPECT_EQ(said(rows, "decoder"), "wan [preset low.yaml:1:21]");
     EXPECT_EQ(said(rows, "seconds"), "2 [defaults m.yaml:5:21]");
     EXPECT_EQ(said(rows, "shift"), "4 [sweep cell m.yaml:7:29]");
-    EXPECT_EQ(said(rows, "prompt"), "rain [item a.jsonl:1]");
+    EXPECT_EQ(said(rows, "prompt"), "rain [item a.jsonl:1:25]");
     EXPECT_EQ(said(rows, "passes"), "2 [overrides m.yaml:8:47]");
     EXPECT_EQ(said(rows, "steps.base"), "2 [--set --set steps.base=2]");
     EXPECT_EQ(said(rows, "resolution"), "256p [default]");
