@@ -15,6 +15,7 @@
 
 #include "farm/driver.hpp"
 #include "farm/plan.hpp"
+#include "farm/recording_link.hpp"
 #include "farm/resume.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -39,18 +40,10 @@ struct Arrival {
 };
 
 /// Agents of one slot each. They finish what they are given in the time it was predicted to take.
-class Agents final : public Link {
+class Agents final : public test::RecordingLink {
 public:
-    explicit Agents(int count) : busy_until_(static_cast<std::size_t>(count), 0) {}
-
-    int rank() const override { return 0; }
-    int size() const override { return static_cast<int>(busy_until_.size()); }
-    void send(int to, std::string text) override { sent_.emplace_back(to, std::move(text)); }
-    std::optional<Received> receive() override { return std::nullopt; }
-    void forget(int /*rank*/) override {}
-    bool quiet() override { return true; }
-    bool needs_polling() const override { return true; }
-    void leave(bool /*all_well*/, int /*code*/) override {}
+    explicit Agents(int count)
+        : RecordingLink(count), busy_until_(static_cast<std::size_t>(count), 0) {}
 
     void say(double time, int from, const message::Message& message) {
         arrivals_.push({time, order_++, from, message::to_text(message)});
@@ -94,7 +87,6 @@ private:
     }
 
     std::vector<double> busy_until_;
-    std::vector<std::pair<int, std::string>> sent_;
     std::priority_queue<Arrival> arrivals_;
     std::uint64_t order_ = 0;
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,7 +10,7 @@
 namespace gallop::test {
 
 /// Rank 0's link to others that say nothing; it keeps what they are told.
-class RecordingLink final : public Link {
+class RecordingLink : public Link {
 public:
     explicit RecordingLink(int size) : size_(size) {}
 
@@ -30,9 +31,11 @@ public:
         return count;
     }
 
+protected:
+    std::vector<std::pair<int, std::string>> sent_;  ///< rank, message
+
 private:
     int size_;
-    std::vector<std::pair<int, std::string>> sent_;
 };
 
 }  // namespace gallop::test
