@@ -131,12 +131,14 @@ def distill_step(run, model, teacher, pool, batch, steps=8, guidance=2.0):
     begin, end = levels[at], levels[at + 1]
     given = conditions(run.rng, batch)
     with torch.no_grad():
-        if run.rng.random() < 0.5:  # what re-noising goes on with is not a real clip but the student's word
-            before = levels[(at - 1).clamp(min=0)]
+        # What re-noising goes on with is not a real clip but the student's word, again and again: up to three times
+        # from the levels before, or every other one of them, as in half as many steps.
+        stride = torch.where((at % 2 == 0) & (torch.rand(batch) < 0.5), 2, 1)
+        for back in range(int(run.rng.integers(4)), 0, -1):
+            before = levels[(at - back * stride).clamp(min=0)]
             x, a, _, _, *free = noised(video, audio, before, before, *given)
-            x, a = led(model, x, a, text, free, before, torch.zeros(batch))
-            video = torch.where(column(at == 0, video), video, x)
-            audio = torch.where(column((at == 0) | given[1], audio), audio, a)
+            video, made = led(model, x, a, text, free, before, torch.zeros(batch))
+            audio = torch.where(column(given[1], audio), audio, made)
         x, a, _, _, *free = noised(video, audio, begin, begin, *given)
 
         def guided(x, a, text):
