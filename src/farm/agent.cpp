@@ -45,10 +45,15 @@ void Agent::begin(double now) {
                        static_cast<int>(options_.renderers.devices.size()), numerics_version});
 }
 
-RendererSlot* Agent::find(int number) {
+RendererSlot* Agent::find(int number) const {
     for (const auto& slot : slots_)
         if (slot->number() == number) return slot.get();
     return nullptr;
+}
+
+bool Agent::idle(int slot) const {
+    const RendererSlot* const found = find(slot);
+    return found != nullptr && found->idle();
 }
 
 void Agent::handle(const message::Message& message, double now) {

@@ -37,6 +37,8 @@ public:
     /// Whatever is due. True when something happened.
     bool step(double now);
     void add_descriptors(std::vector<pollfd>& all) const;
+    /// A slot would begin an item at once, though it may still finish the files of one.
+    bool idle(int slot) const;
     /// It has left: nothing more will come of it.
     bool finished() const { return finished_; }
     /// Why it left, if not because it was asked.
@@ -48,7 +50,7 @@ private:
     void reset(double now);
     void leave(const std::string& why, double now);
     void beat(double now);
-    RendererSlot* find(int number);
+    RendererSlot* find(int number) const;
     void add_slot(int number, std::vector<std::size_t> devices);
 
     AgentOptions options_;

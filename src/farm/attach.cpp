@@ -133,8 +133,10 @@ private:
             SlotStatus one;
             one.agent = static_cast<int>(::getpid());
             one.slot = slot;
+            double since = -coordinator::forever;
             for (const auto& [item, held] : held_) {
-                if (held.slot != slot) continue;
+                if (held.slot != slot || held.since < since) continue;  // of another the files
+                since = held.since;
                 one.id = id_of(item);
                 one.name = held.name;
                 one.seconds = now - held.since;
@@ -212,7 +214,7 @@ private:
         paused_ = false;
         bool hungry = false;
         for (const auto& [slot, ready] : ready_)
-            if (!busy(slot) && !take(slot, ready, now)) hungry = true;
+            if (agent_->idle(slot) && !take(slot, ready, now)) hungry = true;
         if (!hungry) return;
         feed_at_ = now + look_seconds;
         look();
@@ -223,11 +225,6 @@ private:
         return trouble != nullptr && trouble->count(coordinator::FailureKind::out_of_memory) > 0 &&
                std::find(policy_.on_oom.begin(), policy_.on_oom.end(),
                          coordinator::OomStep::tiled_decode) != policy_.on_oom.end();
-    }
-
-    bool busy(int slot) const {
-        return std::any_of(held_.begin(), held_.end(),
-                           [=](const auto& held) { return held.second.slot == slot; });
     }
 
     /// Leases an item to a slot; false when there is none to be had now.
@@ -305,11 +302,7 @@ private:
         } else if (const auto* failed = std::get_if<message::Failed>(&message)) {
             on(*failed, now);
         } else if (const auto* returned = std::get_if<message::Returned>(&message)) {
-            for (const std::uint32_t item : returned->items)
-                if (const auto held = held_.find(item); held != held_.end()) {
-                    release(item, held->second.slot, "given back");
-                    held_.erase(held);
-                }
+            for (const std::uint32_t item : returned->items) on_returned(item, returned->lost);
         } else if (const auto* leaving = std::get_if<message::Leaving>(&message)) {
             if (why_.empty() && start_.ledger.open() > 0) why_ = leaving->why;
         }
@@ -346,17 +339,38 @@ private:
         log_failure(failure);
         if (failed.why == FailureKind::disk) feed_at_ = now + disk_pause_seconds;
         if (failed.why != FailureKind::out_of_memory) fared_badly(failed, now);
-        if (const std::string why = verdict(failed.item); !why.empty()) {
-            Record given_up{.what = What::quarantined, .item = failed.item};
-            given_up.attempt = start_.ledger.trouble(failed.item)->tries();
-            given_up.text = why;
-            write(given_up, {{"error", failed.error}});
-            failure.reason = why;
-            log_failure(failure);
-            return settle(failed.item);
-        }
+        if (given_up(failed.item, failure)) return;
         leases_.give_back(failed.id);
         held_.erase(failed.item);
+    }
+
+    void on_returned(std::uint32_t item, bool lost) {
+        const auto held = held_.find(item);
+        if (held == held_.end()) return;
+        release(item, held->second.slot,
+                lost ? "its renderer ended over another item" : "given back", lost);
+        FailureStatus failure;
+        failure.id = id_of(item);
+        failure.name = held->second.name;
+        failure.host = host_name();
+        held_.erase(held);
+        if (!lost) return;
+        look();
+        given_up(item, std::move(failure));
+    }
+
+    /// Quarantines an item if it is not to be tried again.
+    bool given_up(std::uint32_t item, FailureStatus failure) {
+        const std::string why = verdict(item);
+        if (why.empty()) return false;
+        Record record{.what = What::quarantined, .item = item};
+        record.attempt = start_.ledger.trouble(item)->tries();
+        record.text = why;
+        write(record, {{"error", failure.error}});
+        failure.reason = why;
+        log_failure(failure);
+        settle(item);
+        return true;
     }
 
     /// An item failed here: others go first with it, and what fails all the time rests.
@@ -389,9 +403,9 @@ private:
             hosts > 1 || (hosts == 1 && leases_.only_host()))
             return "the request is wrong";
         if (policy_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
-        if (trouble->tries() >= policy_.attempts)
-            return fmt::format("failed {} times (retry.attempts)", trouble->tries());
-        return {};
+        if (const int failed = trouble->tries() - trouble->losses; failed >= policy_.attempts)
+            return fmt::format("failed {} times (retry.attempts)", failed);
+        return coordinator::too_often_lost(*trouble, policy_.attempts);
     }
 
     /// The item is decided. The lease may go only when the journal that says so is on disk.
@@ -401,8 +415,9 @@ private:
         if (start_.ledger.item(item).state != ItemState::open) leases_.finish(id_of(item));
     }
 
-    void release(std::uint32_t item, int slot, const std::string& why) {
+    void release(std::uint32_t item, int slot, const std::string& why, bool lost = false) {
         Record record{.what = What::released, .item = item, .slot = slot};
+        if (lost) record.kind = coordinator::FailureKind::lost;
         record.text = why;
         write(record);
         leases_.give_back(id_of(item));

@@ -273,7 +273,7 @@ Snapshot Coordinator::snapshot(double now) const {
             view.leased += ledger_.item(held.item).state == ItemState::open;
             work += held.remaining(now) * slot.speed * slot.gpus;
             latest = std::max(latest, now + held.remaining(now));
-            if (!held.begun || one.item != no_item) continue;
+            if (!held.begun) continue;  // of one begun before, the files are being finished
             one.item = held.item;
             one.fraction = held.fraction;
             one.seconds = now - held.since;

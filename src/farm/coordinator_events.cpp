@@ -209,7 +209,8 @@ void Coordinator::on(const ItemReturned& event) {
                                         event.slot, event.item));
         return;
     }
-    give_back(index, {roster_.take(index, event.item, now_)}, false, "returned");
+    give_back(index, {roster_.take(index, event.item, now_)}, event.lost,
+              event.lost ? "its renderer ended over another item" : "returned");
     retire(roster_.agents[roster_.slots[index].agent]);
     feed_idle();  // for whom it was asked back
     feed(index);

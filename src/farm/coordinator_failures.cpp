@@ -16,6 +16,11 @@ constexpr int longest_rest = 4;  // doublings
 
 }  // namespace
 
+std::string too_often_lost(const Trouble& trouble, int attempts) {
+    if (trouble.losses < 2 * attempts) return {};
+    return fmt::format("was lost {} times with its agent or renderer", trouble.losses);
+}
+
 Coordinator::Health& Coordinator::health(HostIndex host) {
     if (host >= health_.size()) health_.resize(host + std::size_t{1});
     return health_[host];
@@ -74,9 +79,7 @@ std::string Coordinator::verdict(ItemIndex item) const {
     if (options_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
     if (trouble->counted() >= options_.attempts)
         return fmt::format("failed {} times (retry.attempts)", trouble->counted());
-    if (trouble->losses >= 2 * options_.attempts)
-        return fmt::format("{} agents were lost while rendering it", trouble->losses);
-    return {};
+    return too_often_lost(*trouble, options_.attempts);
 }
 
 /// Puts an open item that nobody holds where it belongs: its bucket, or among those to be tried

@@ -29,7 +29,7 @@ struct Trouble {
         FailureKind kind;
     };
     std::vector<Failure> failures;  ///< but those of kind `disk`
-    int losses = 0;                 ///< agents that vanished while rendering it
+    int losses = 0;                 ///< agents and renderers that vanished while they had it
     int forgiven = 0;               ///< failures of hosts that turned out to be bad
 
     /// How often it was tried in vain; never less than before.
@@ -42,6 +42,10 @@ struct Trouble {
     /// Distinct hosts on which it failed that way.
     int hosts(FailureKind kind) const;
 };
+
+/// Why an item that its agents and renderers vanish over is not to be tried again; empty if it is.
+/// Twice as often as it may fail, for others may be to blame.
+std::string too_often_lost(const Trouble& trouble, int attempts);
 
 /// The lasting state of a run: the sum of its journal. The coordinator changes it by records only,
 /// so that reading the journal again, or any prefix of it, gives the same.

@@ -26,7 +26,7 @@ enum class FailureKind : std::uint8_t {
     hung,           ///< no heartbeat, or far beyond its predicted time
     bad_output,     ///< NaN, constant, wrong length, undecodable
     disk,           ///< could not be written; no fault of the item's
-    lost,           ///< its agent vanished; only in `released` records
+    lost,           ///< its agent or renderer vanished; only in `released` records
 };
 
 /// "out_of_memory" and so on, as in the journal.
@@ -122,6 +122,7 @@ struct ItemFailed {
 struct ItemReturned {
     int agent, slot;
     ItemIndex item;
+    bool lost = false;  ///< begun, and lost with its renderer
 };
 struct DiskFree {
     std::uint64_t bytes;
@@ -193,11 +194,11 @@ struct StopAgent {
 /// driver can add what only it knows (the clip's digest, the log's tail).
 struct Record {
     enum class What : std::uint8_t {
-        joined,    ///< agent host slots text(device)
-        leased,    ///< item agent host slot attempt predicted
-        done,      ///< item agent host slot attempt seconds predicted; no_agent: adopted
-        failed,    ///< item agent host slot attempt kind text(error)
-        released,  ///< item agent host slot text(reason); kind `lost` if it had begun on a lost agent
+        joined,       ///< agent host slots text(device)
+        leased,       ///< item agent host slot attempt predicted
+        done,         ///< item agent host slot attempt seconds predicted; no_agent: adopted
+        failed,       ///< item agent host slot attempt kind text(error)
+        released,     ///< item agent host slot text(reason); kind `lost` if it had begun there
         quarantined,  ///< item attempt(tries) text(reason)
         drained,      ///< host text(reason): failures there are forgiven
         lost,         ///< agent host text(reason)
@@ -250,7 +251,7 @@ using Action = std::variant<Lease, Revoke, RestartSlot, Regroup, DrainAgent, Res
 
 struct SlotView {
     int agent, slot, gpus;
-    ItemIndex item;   ///< the oldest begun; no_item while idle
+    ItemIndex item;   ///< the last begun; no_item while idle
     double fraction;  ///< of it
     double seconds;   ///< since it began
     int held;         ///< items leased to it

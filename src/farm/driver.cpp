@@ -90,9 +90,9 @@ void Driver::handle(int rank, const message::Message& message, double now) {
         on(rank, *failed, now);
     } else if (const auto* returned = std::get_if<message::Returned>(&message)) {
         for (const std::uint32_t item : returned->items) {
-            const auto shown = progress_.find({rank, returned->slot});
-            if (shown != progress_.end() && shown->second.item == item) progress_.erase(shown);
-            tell(coordinator::ItemReturned{rank, returned->slot, leased(item)}, now);
+            forget_progress({rank, returned->slot}, item);
+            tell(coordinator::ItemReturned{rank, returned->slot, leased(item), returned->lost},
+                 now);
         }
     } else if (const auto* leaving = std::get_if<message::Leaving>(&message)) {
         std::erase_if(progress_, [&](const auto& entry) { return entry.first.first == rank; });
@@ -103,6 +103,12 @@ void Driver::handle(int rank, const message::Message& message, double now) {
     } else {
         throw Error("a message that is not for the coordinator");
     }
+}
+
+/// Of an item that ended; the slot may have begun the next.
+void Driver::forget_progress(const std::pair<int, int>& slot, std::uint32_t item) {
+    const auto shown = progress_.find(slot);
+    if (shown != progress_.end() && shown->second.item == item) progress_.erase(shown);
 }
 
 void Driver::on(int rank, const message::Join& join, double now) {
@@ -137,7 +143,7 @@ void Driver::on(int rank, const message::Ready& ready, double now) {
 void Driver::on(int rank, const message::Done& done, double now) {
     if (done.id != id_of_item(done.item))
         throw Error(fmt::format("item {} is done under the id {}", done.item, done.id));
-    progress_.erase({rank, done.slot});
+    forget_progress({rank, done.slot}, done.item);
     done_ = &done;
     // What was found on disk says nothing about how long rendering takes.
     tell(coordinator::ItemDone{rank, done.slot, done.item, done.adopted ? 0 : total(done.seconds)},
@@ -147,7 +153,7 @@ void Driver::on(int rank, const message::Done& done, double now) {
 }
 
 void Driver::on(int rank, const message::Failed& failed, double now) {
-    progress_.erase({rank, failed.slot});
+    forget_progress({rank, failed.slot}, failed.item);
     failed_ = &failed;
     tell(coordinator::ItemFailed{rank, failed.slot, failed.item, kind_of(failed.why), failed.error},
          now);

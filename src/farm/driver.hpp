@@ -61,6 +61,7 @@ public:
     bool lost(int rank) const { return lost_.contains(rank); }
 
 private:
+    void forget_progress(const std::pair<int, int>& slot, std::uint32_t item);
     void on(int rank, const message::Join& join, double now);
     void on(int rank, const message::Beat& beat, double now);
     void on(int rank, const message::Ready& ready, double now);

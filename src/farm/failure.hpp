@@ -16,7 +16,7 @@ enum class FailureKind {
     hung,           ///< the renderer was silent, made no progress, or took far too long
     bad_output,     ///< not finite, constant, of a wrong length, undecodable
     disk,           ///< full, over quota, read-only or failing: does not count as a try
-    lost,           ///< its agent vanished; only of what is given back
+    lost,           ///< its agent or renderer vanished; only of what is given back
 };
 
 /// "error", "input", "out_of_memory", …, as the journal has them.

@@ -284,10 +284,12 @@ struct Returned {
     static constexpr std::string_view kind = "returned";
     int slot = 0;
     std::vector<std::uint32_t> items;
+    bool lost = false;  ///< begun, and lost with the renderer, which ended over another item
 
     static void fields(auto& self, auto& visit) {
         visit("slot", self.slot);
         visit("items", self.items);
+        visit("lost", self.lost);
     }
 };
 
@@ -317,6 +319,14 @@ struct Pulse {
     }
 };
 
+/// The networks are done with an item: they may have the next one while its files are finished.
+struct Finishing {
+    static constexpr std::string_view kind = "finishing";
+    std::uint32_t item = 0;
+
+    static void fields(auto& self, auto& visit) { visit("item", self.item); }
+};
+
 /// It cannot begin at all.
 struct Broken {
     static constexpr std::string_view kind = "broken";
@@ -331,7 +341,7 @@ struct Broken {
 
 using Message =
     std::variant<Begin, Lease, Revoke, Restart, Regroup, Reset, Stop, Ping, Goodbye, Join, Beat,
-                 Ready, Gone, Begun, Done, Failed, Returned, Leaving, Pulse, Broken>;
+                 Ready, Gone, Begun, Done, Failed, Returned, Leaving, Pulse, Finishing, Broken>;
 
 /// One line of JSON without a newline. Throws Error when it is longer than `most_bytes`.
 std::string to_text(const Message& message);

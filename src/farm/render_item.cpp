@@ -8,10 +8,10 @@
 #include "farm/canonical_json.hpp"
 #include "farm/time_text.hpp"
 #include "media/audio_file.hpp"
+#include "media/clip_encoder.hpp"
 #include "media/digest.hpp"
 #include "media/h5.hpp"
 #include "media/image.hpp"
-#include "media/mp4.hpp"
 #include "media/store.hpp"
 
 namespace gallop {
@@ -65,18 +65,18 @@ OutputFile finished(const fs::path& directory, const fs::path& path) {
 /// An item's latents on their way to the disk, packed and written by a thread of their own while the clip is decoded.
 class LatentsWriting {
 public:
-    /// Takes the latents; `task` must outlive it.
     LatentsWriting(Latents latents, const RenderTask& task) : latents_(std::move(latents)) {
         if (!task.outputs.keep_base && !task.outputs.keep_final) return;
         const Kept keep = kept(task);
         file_ = {keep.base ? std::move(latents_.video_base) : Tensor(),
                  keep.final ? std::move(latents_.video_final) : Tensor(), std::move(latents_.audio),
                  attributes_of(task), task.outputs.latents};
-        written_ = std::async(std::launch::async, [this, &task] {
-            const fs::path path = latents_path(task.directory, task.item.id);
-            write_latents(path, file_);
-            return finished(task.directory, path);
-        });
+        written_ = std::async(
+            std::launch::async,
+            [this, directory = task.directory, path = latents_path(task.directory, task.item.id)] {
+                write_latents(path, file_);
+                return finished(directory, path);
+            });
     }
     LatentsWriting(const LatentsWriting&) = delete;
     LatentsWriting& operator=(const LatentsWriting&) = delete;
@@ -139,14 +139,14 @@ Mp4Options options_of(const OutputRequest& outputs, Size size, const std::string
 }
 
 /// Decodes a picture latent and hands its pictures to the encoder as they come.
-void decode_into(Mp4Writer& writer, const Stages& stages, const Tensor& video, PictureDecode how,
+void decode_into(ClipEncoder& encoder, const Stages& stages, const Tensor& video, PictureDecode how,
                  const OutputRequest& outputs, const ProgressSink& progress) {
     how.planes = yuv_format(outputs.pix_fmt);
     Index written = 0;
     stages.decode_video(
         video, how,
         [&](ConstTensorView pictures) {
-            writer.add_frames(pictures);
+            encoder.add(pictures);
             written += pictures.shape()[0];
         },
         progress);
@@ -180,23 +180,49 @@ void refuse_refined(const Json& resolved) {
             "them alone: run the same gallop promote again");
 }
 
+struct UnfinishedItem::State {
+    State(const RenderTask& task, const Stages& stages, const ProgressSink& progress)
+        : directory(task.directory),
+          path(clip_path(directory, task.item.id)),
+          latents(stages.denoise(task.item, load_inputs(task), progress), task),
+          clip(path, options_of(task.outputs, task.item.size, task.item.id),
+               stages.decode_audio(latents.audio())) {
+        decode_into(clip, stages, latents.video(),
+                    {task.item.decoder, task.item.frames, task.item.tiled_decode}, task.outputs,
+                    progress);
+        made.seconds = stages.take_timings();
+    }
+
+    fs::path directory;
+    fs::path path;
+    LatentsWriting latents;
+    ClipEncoder clip;
+    RenderedItem made;
+};
+
+UnfinishedItem::UnfinishedItem(std::unique_ptr<State> state) : state_(std::move(state)) {}
+UnfinishedItem::UnfinishedItem(UnfinishedItem&&) noexcept = default;
+UnfinishedItem& UnfinishedItem::operator=(UnfinishedItem&&) noexcept = default;
+UnfinishedItem::~UnfinishedItem() = default;
+
+RenderedItem UnfinishedItem::finish() {
+    const std::unique_ptr<State> item = std::move(state_);
+    item->made.latents = item->latents.finish();  // a clip that has its name has its latents
+    item->clip.finish();
+    item->made.clip = finished(item->directory, item->path);
+    return std::move(item->made);
+}
+
+UnfinishedItem begin_item(const RenderTask& task, const Stages& stages,
+                          const ProgressSink& progress) {
+    stages.take_timings();
+    return UnfinishedItem(std::make_unique<UnfinishedItem::State>(task, stages, progress));
+}
+
 RenderedItem render_item(const RenderTask& task, const Stages& stages,
                          const ProgressSink& progress) {
-    const Item& item = task.item;
     const double start = seconds_now();
-    stages.take_timings();
-    const Conditioning inputs = load_inputs(task);
-    LatentsWriting latents(stages.denoise(item, inputs, progress), task);
-    RenderedItem made;
-    const fs::path clip = clip_path(task.directory, item.id);
-    Mp4Writer writer(clip, options_of(task.outputs, item.size, item.id),
-                     stages.decode_audio(latents.audio()));
-    decode_into(writer, stages, latents.video(), {item.decoder, item.frames, item.tiled_decode},
-                task.outputs, progress);
-    made.latents = latents.finish();  // a clip that has its name has its latents
-    writer.finish();
-    made.clip = finished(task.directory, clip);
-    made.seconds = stages.take_timings();
+    RenderedItem made = begin_item(task, stages, progress).finish();
     made.seconds.stages.emplace_back("total", seconds_now() - start);
     return made;
 }
@@ -231,9 +257,9 @@ std::optional<RenderedItem> adopt_item(const RenderTask& task) {
 void write_clip(const Stages& stages, const Tensor& video, const Tensor& audio,
                 const PictureDecode& how, Size size, const OutputRequest& outputs,
                 const std::string& id, const fs::path& path, const ProgressSink& progress) {
-    Mp4Writer writer(path, options_of(outputs, size, id), stages.decode_audio(audio));
-    decode_into(writer, stages, video, how, outputs, progress);
-    writer.finish();
+    ClipEncoder encoder(path, options_of(outputs, size, id), stages.decode_audio(audio));
+    decode_into(encoder, stages, video, how, outputs, progress);
+    encoder.finish();
 }
 
 nlohmann::json to_json(const OutputFile& file) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -32,8 +33,9 @@ struct OutputFile {
 struct RenderedItem {
     OutputFile clip;
     std::optional<OutputFile> latents;  ///< nothing where none are kept
-    StageSeconds seconds;               ///< per stage, "total" last
-    bool adopted = false;               ///< found whole on disk, not rendered
+    StageSeconds
+        seconds;  ///< per stage, last "total": with what followed, until the next could begin
+    bool adopted = false;  ///< found whole on disk, not rendered
 };
 
 /// Reads an item's image and sound. Throws InputError when one is gone, damaged, or not what it was
@@ -43,6 +45,29 @@ Conditioning load_inputs(const RenderTask& task);
 /// Throws InputError for an item whose id stands for stored base latents (a promoted draft): from
 /// noise it would become another clip.
 void refuse_refined(const nlohmann::json& resolved);
+
+/// An item that the networks are done with, while threads of its own encode its pictures and pack its
+/// latents. Leaves nothing half-written when it goes without `finish`.
+class UnfinishedItem {
+public:
+    UnfinishedItem(UnfinishedItem&&) noexcept;
+    UnfinishedItem& operator=(UnfinishedItem&&) noexcept;
+    ~UnfinishedItem();
+
+    /// Waits for its files. Once. The seconds lack the total. Throws as `render_item`.
+    RenderedItem finish();
+
+private:
+    friend UnfinishedItem begin_item(const RenderTask&, const Stages&, const ProgressSink&);
+    struct State;
+    explicit UnfinishedItem(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+/// What the networks do for an item: inputs, latents, decoding. The files follow (`finish`), while the
+/// networks may turn to another one. Throws as `render_item`.
+UnfinishedItem begin_item(const RenderTask& task, const Stages& stages,
+                          const ProgressSink& progress);
 
 /// Renders an item: inputs, latents, clip. Each file is written under a temporary name, flushed,
 /// renamed, and its folder flushed; the clip is decoded again and checked before it gets its name.

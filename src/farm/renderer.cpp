@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -58,9 +59,14 @@ public:
             return device_lost_status;
         }
         say(message::Ready{options_.slot, 0, options_.seat.size, engine_.device});
+        int status = 0;
         while (const auto task = next())
-            if (!render(*task)) return device_lost_status;
-        return 0;
+            if (!render(*task)) {
+                status = device_lost_status;
+                break;
+            }
+        wait_for_files();
+        return status;
     }
 
 private:
@@ -93,48 +99,80 @@ private:
                 throw Error(fmt::format("line {}+{} of the plan is item {} ({} wanted)",
                                         task.offset, task.bytes, planned.item.id, task.id));
             log_info("begins name=\"{}\" try={}", planned.item.name, task.attempt);
-            finish(task, planned);
+            render(task, planned);
         } catch (const Abandoned&) {
             log_info("given back");
-            say(message::Returned{options_.slot, {task.item}});
+            say(message::Returned{options_.slot, {task.item}, false});
         } catch (...) {
             const Failure failure = failure_of(std::current_exception());
-            log_error("{}: {}", name_of(failure.kind), failure.error);
             // Memory that ran out is in pieces afterwards, and a lost device stays lost.
             sound =
                 failure.kind != FailureKind::crash && failure.kind != FailureKind::out_of_memory;
-            say(message::Failed{options_.slot, task.item, task.id, task.attempt, failure.kind,
-                                failure.error, ""});
+            if (!sound) wait_for_files();  // or they would end with this process
+            failed(task, failure);
         }
         const std::lock_guard lock(mutex_);
         progress_ = {};
         return sound;
     }
 
-    void finish(const message::Task& task, const PlannedItem& planned) {
+    void render(const message::Task& task, const PlannedItem& planned) {
         const RenderTask work{planned.item, planned.resolved, config_.model, config_.outputs,
                               options_.directory};
-        std::optional<RenderedItem> made = adopt_item(work);
-        if (!made) refuse_refined(planned.resolved);
-        if (!made && options_.seat.rank > 0) {
+        message::Done done{options_.slot, task.item, task.id, task.attempt, {}, {}, {}, false};
+        if (const std::optional<RenderedItem> found = adopt_item(work)) {
+            done.adopted = true;
+            return say_done(std::move(done), *found);
+        }
+        refuse_refined(planned.resolved);
+        done.tiled = task.tiled;
+        done.gpus = options_.seat.size;
+        if (options_.seat.rank > 0) {
             // The files are the leader's; the others only share its networks.
             engine_.stages.denoise(planned.item, load_inputs(work), sink());
-            made.emplace();
+            return say_done(std::move(done), {});
         }
-        if (!made) made = render_item(work, engine_.stages, sink());
-        log_info("{} seconds={:.1f}", made->adopted ? "adopted" : "rendered",
-                 made->seconds.stages.empty() ? 0.0 : made->seconds.stages.back().second);
-        for (const auto& [stage, use] : made->seconds.memory)
+        const auto begin = Clock::now();
+        UnfinishedItem item = begin_item(work, engine_.stages, sink());
+        wait_for_files();  // of the item before
+        const std::chrono::duration<double> held = Clock::now() - begin;
+        say(message::Finishing{task.item});
+        files_ = std::async(std::launch::async,
+                            [this, task, done = std::move(done), item = std::move(item),
+                             held = held.count(), tiled = planned.item.tiled_decode]() mutable {
+                                const LogScope scope("item", task.id);
+                                try {
+                                    RenderedItem made = item.finish();
+                                    made.seconds.stages.emplace_back("total", held);
+                                    if (!tiled) done.strips = static_cast<int>(made.seconds.strips);
+                                    say_done(std::move(done), made);
+                                } catch (...) {
+                                    failed(task, failure_of(std::current_exception()));
+                                }
+                            });
+    }
+
+    /// Of the item before, whose end is said then.
+    void wait_for_files() {
+        if (files_.valid()) files_.get();
+    }
+
+    void say_done(message::Done done, const RenderedItem& made) {
+        log_info("{} seconds={:.1f}", made.adopted ? "adopted" : "rendered",
+                 made.seconds.stages.empty() ? 0.0 : made.seconds.stages.back().second);
+        for (const auto& [stage, use] : made.seconds.memory)
             log_info("memory stage=\"{}\" peak_megabytes={} foretold={} block_used={} asked={}",
                      stage, use.peak >> 20, use.foretold >> 20, use.extent >> 20, use.asked);
-        message::Done done{options_.slot, task.item,     task.id,       task.attempt,
-                           made->clip,    made->latents, made->seconds, made->adopted};
-        if (!made->adopted) {
-            done.tiled = task.tiled;
-            if (!planned.item.tiled_decode) done.strips = static_cast<int>(made->seconds.strips);
-            done.gpus = options_.seat.size;
-        }
+        done.clip = made.clip;
+        done.latents = made.latents;
+        done.seconds = made.seconds;
         say(done);
+    }
+
+    void failed(const message::Task& task, const Failure& failure) {
+        log_error("{}: {}", name_of(failure.kind), failure.error);
+        say(message::Failed{options_.slot, task.item, task.id, task.attempt, failure.kind,
+                            failure.error, ""});
     }
 
     ProgressSink sink() {
@@ -210,7 +248,8 @@ private:
     const RendererOptions& options_;
     RunConfig config_;
     Engine engine_;
-    std::mutex mutex_;  // guards what follows up to the thread
+    std::future<void> files_;  ///< of the item that the device is done with
+    std::mutex mutex_;         // guards what follows up to the thread
     std::condition_variable asked_;
     std::deque<message::Task> tasks_;
     std::uint32_t current_ = 0;

@@ -27,7 +27,7 @@ using MakeEngine = std::function<Engine(const RunConfig& config, const GroupSeat
 
 /// The whole life of a renderer: a child process of an agent that owns one device. It takes items
 /// one at a time from the socket, renders them (or adopts what is there already and whole) and says
-/// what came of each. A thread of its own keeps saying that it lives and how far it is, and ends
+/// what came of each; while the files of one are finished, the device has the next. A thread of its own keeps saying that it lives and how far it is, and ends
 /// the process when the agent is gone. Blocks all signals that ask for an orderly end: the agent
 /// alone decides. Returns the exit code.
 int run_renderer(const RendererOptions& options, const MakeEngine& make_engine);

@@ -99,7 +99,8 @@ void RendererSlot::take_down() {
         if (!member.process) continue;
         const ::pid_t pid = member.process->pid();
         member.process->end();
-        if (work_ && pid > 0) remove_leftovers(policy_.directory, work_->task.id, pid);
+        for (const auto* work : {&finishing_, &work_})
+            if (*work && pid > 0) remove_leftovers(policy_.directory, (*work)->task.id, pid);
     }
     members_.clear();
     if (!rendezvous_.empty()) {
@@ -109,12 +110,26 @@ void RendererSlot::take_down() {
     }
     queue_.clear();
     work_.reset();
+    finishing_.reset();
 }
 
-void RendererSlot::fail_work(const Failure& failure) {
-    if (!work_) return;
-    say_(message::Failed{number_, work_->task.item, work_->task.id, work_->task.attempt,
-                         failure.kind, shortened(failure.error, 1500), log_path()});
+void RendererSlot::fail(const Work& work, const Failure& failure) {
+    say_(message::Failed{number_, work.task.item, work.task.id, work.task.attempt, failure.kind,
+                         shortened(failure.error, 1500), log_path()});
+}
+
+/// Falls over an item, which fails: the `guilty` one, or what the devices are at, or else what is left.
+/// The other one is given back.
+void RendererSlot::break_down(const Failure& failure, double now, const Work* guilty) {
+    if (guilty == nullptr && (work_ || finishing_)) guilty = work_ ? &*work_ : &*finishing_;
+    for (const auto* work : {&finishing_, &work_}) {
+        if (!*work) continue;
+        if (guilty == &**work)
+            fail(**work, failure);
+        else
+            say_(message::Returned{number_, {(*work)->task.item}, true});
+    }
+    fall(failure, now);
 }
 
 void RendererSlot::fall(const Failure& failure, double now) {
@@ -143,7 +158,7 @@ void RendererSlot::lease(const message::Lease& lease, double now) {
 
 void RendererSlot::feed(double now) {
     if (!announced_ || work_ || queue_.empty()) return;
-    work_.emplace(Work{queue_.front(), now, {}, {}, {}});
+    work_.emplace(Work{queue_.front(), now, {}, {}, {}, {}});
     queue_.pop_front();
     say_(message::Begun{number_, work_->task.item});
     for (std::size_t i = 0; i < members_.size(); ++i) {
@@ -151,13 +166,12 @@ void RendererSlot::feed(double now) {
         members_[i].ticked = now;
         if (members_[i].process->send(message::Lease{number_, 0, {work_->task}})) continue;
         const Failure failure = members_[i].process->end();
-        fail_work({failure.kind, blame(i, failure.error)});
-        return fall(failure, now);
+        return break_down({failure.kind, blame(i, failure.error)}, now);
     }
 }
 
 void RendererSlot::revoke(const message::Revoke& revoke, double now) {
-    message::Returned returned{number_, {}};
+    message::Returned returned{number_, {}, false};
     for (const std::uint32_t item : revoke.items) {
         const auto waiting =
             std::find_if(queue_.begin(), queue_.end(),
@@ -178,10 +192,9 @@ void RendererSlot::revoke(const message::Revoke& revoke, double now) {
 }
 
 void RendererSlot::restart(const message::Restart& restart, double now) {
-    if (!work_ || work_->task.item != restart.item) return;
-    const Failure failure{FailureKind::hung, restart.why};
-    fail_work(failure);
-    fall(failure, now);
+    for (const auto* work : {&finishing_, &work_})
+        if (*work && (*work)->task.item == restart.item)
+            return break_down({FailureKind::hung, restart.why}, now, &**work);
 }
 
 bool RendererSlot::step(double now) {
@@ -214,8 +227,7 @@ bool RendererSlot::read(std::size_t member, double now) {
                    fmt::format("the renderer talks nonsense: {}", nonsense.what())};
     }
     failure.error = blame(member, failure.error);
-    fail_work(failure);
-    fall(failure, now);
+    break_down(failure, now);
     return true;
 }
 
@@ -230,6 +242,8 @@ void RendererSlot::on(std::size_t member, const message::Message& message, doubl
         on_ready(member, *ready);
     } else if (const auto* broken = std::get_if<message::Broken>(&message)) {
         fall({broken->why, blame(member, broken->error)}, now);
+    } else if (const auto* finishing = std::get_if<message::Finishing>(&message)) {
+        on_finishing(member, *finishing, now);
     } else if (const auto* done = std::get_if<message::Done>(&message)) {
         on_done(member, *done, now);
     } else if (const auto* failed = std::get_if<message::Failed>(&message)) {
@@ -237,7 +251,7 @@ void RendererSlot::on(std::size_t member, const message::Message& message, doubl
     } else if (const auto* returned = std::get_if<message::Returned>(&message)) {
         if (!work_ || returned->items != std::vector{work_->task.item})
             throw Error("it gives back what it does not have");
-        say_(message::Returned{number_, returned->items});
+        say_(message::Returned{number_, returned->items, false});
         work_.reset();
         feed(now);
     } else {
@@ -256,37 +270,69 @@ void RendererSlot::on_ready(std::size_t member, const message::Ready& ready) {
     say_(message::Ready{number_, round_, static_cast<int>(members_.size()), ready.device});
 }
 
+void RendererSlot::on_finishing(std::size_t member, const message::Finishing& finishing,
+                                double now) {
+    if (member != 0 || finishing_ || !work_ || finishing.item != work_->task.item)
+        throw Error("it finishes what it was not asked for");
+    members_[member].finished = true;
+    work_->finishing = now;
+    advance(now);
+}
+
 void RendererSlot::on_done(std::size_t member, const message::Done& done, double now) {
+    if (member == 0 && finishing_ && done.id == finishing_->task.id) {
+        say_done(*finishing_, done);
+        return finishing_.reset();
+    }
     if (!work_ || done.item != work_->task.item || done.id != work_->task.id)
         throw Error("it has done what it was not asked for");
     members_[member].finished = true;
     if (member == 0) work_->done = done;
+    advance(now);
+}
+
+/// Turns to the next item once all members are done with this one.
+void RendererSlot::advance(double now) {
     if (!std::all_of(members_.begin(), members_.end(), [](const Member& m) { return m.finished; }))
         return;
-    message::Done whole = std::move(*work_->done);
-    whole.slot = number_;
-    whole.attempt = work_->task.attempt;
+    if (work_->done)
+        say_done(*work_, std::move(*work_->done));
+    else
+        finishing_ = std::move(work_);
     work_.reset();
-    falls_ = 0;
-    say_(whole);
     feed(now);
 }
 
-void RendererSlot::on_failed(std::size_t member, message::Failed failed, double now) {
-    if (!work_ || failed.item != work_->task.item)
-        throw Error("it has failed at what it was not asked for");
+void RendererSlot::say_done(const Work& work, message::Done done) {
+    done.slot = number_;
+    done.attempt = work.task.attempt;
+    falls_ = 0;
+    say_(done);
+}
+
+void RendererSlot::on_failed(std::size_t member, const message::Failed& failed, double now) {
     const Failure failure{failed.why, blame(member, failed.error)};
-    fail_work(failure);
+    const bool files = member == 0 && finishing_ && failed.item == finishing_->task.item;
+    std::optional<Work>& work = files ? finishing_ : work_;
+    if (!work || failed.item != work->task.item)
+        throw Error("it has failed at what it was not asked for");
     // The members of a group no longer agree on where they are; a lost device or memory in pieces
     // needs a new process, too.
-    if (members_.size() > 1 || failed.why == FailureKind::crash ||
+    if ((members_.size() > 1 && !files) || failed.why == FailureKind::crash ||
         failed.why == FailureKind::out_of_memory)
-        return fall(failure, now);
-    work_.reset();
+        return break_down(failure, now, &*work);
+    fail(*work, failure);
+    work.reset();
     feed(now);
 }
 
 void RendererSlot::watch(double now) {
+    // First, for the next item may wait for these files.
+    if (finishing_ && now - *finishing_->finishing > policy_.stalled_seconds) {
+        const double spent = now - *finishing_->finishing;
+        return break_down({FailureKind::hung, fmt::format("its files take {:.0f} s", spent)}, now,
+                          &*finishing_);
+    }
     for (std::size_t i = 0; i < members_.size(); ++i) {
         const Member& member = members_[i];
         std::string why;
@@ -297,13 +343,11 @@ void RendererSlot::watch(double now) {
         else if (work_ && !member.finished &&
                  now - member.ticked > std::max(policy_.stalled_seconds, 3 * work_->task.seconds))
             why = fmt::format("no progress for {:.0f} s", now - member.ticked);
-        if (why.empty()) continue;
-        const Failure failure{FailureKind::hung, blame(i, why)};
-        fail_work(failure);
-        return fall(failure, now);
+        if (!why.empty()) return break_down({FailureKind::hung, blame(i, why)}, now);
     }
+    if (finishing_) return;  // nothing that is asked back is worth its files
     if (!work_ || !work_->revoked || now - *work_->revoked < policy_.abandon_seconds) return;
-    say_(message::Returned{number_, {work_->task.item}});
+    say_(message::Returned{number_, {work_->task.item}, false});
     fall({FailureKind::hung, "it did not give back an item in time"}, now);
 }
 

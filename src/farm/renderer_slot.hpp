@@ -31,7 +31,7 @@ struct RendererPolicy {
 };
 
 /// A renderer, or the group of renderers that share items: processes that are started, fed, watched,
-/// ended and started again together. What happens is said to the coordinator. Times: seconds since
+/// ended and started again together. They get the next item once the devices are done with one. What happens is said to the coordinator. Times: seconds since
 /// any moment.
 class RendererSlot {
 public:
@@ -51,6 +51,9 @@ public:
     bool gone_for_good() const { return gone_for_good_; }
     /// Why it was last not there.
     const Failure& trouble() const { return trouble_; }
+
+    /// It would begin an item at once.
+    bool idle() const { return announced_ && !work_ && queue_.empty(); }
 
     void lease(const message::Lease& lease, double now);
     void revoke(const message::Revoke& revoke, double now);
@@ -84,6 +87,7 @@ private:
         message::Task task;
         double since = 0;
         std::optional<double> revoked;
+        std::optional<double> finishing;    ///< since when the leader's device is done with it
         std::optional<message::Done> done;  ///< as the leader said it
         message::Pulse pulse;               ///< of the leader
     };
@@ -93,11 +97,15 @@ private:
     bool read(std::size_t member, double now);
     void on(std::size_t member, const message::Message& message, double now);
     void on_ready(std::size_t member, const message::Ready& ready);
+    void on_finishing(std::size_t member, const message::Finishing& finishing, double now);
     void on_done(std::size_t member, const message::Done& done, double now);
-    void on_failed(std::size_t member, message::Failed failed, double now);
+    void on_failed(std::size_t member, const message::Failed& failed, double now);
+    void advance(double now);
+    void say_done(const Work& work, message::Done done);
     void watch(double now);
     void feed(double now);
-    void fail_work(const Failure& failure);
+    void fail(const Work& work, const Failure& failure);
+    void break_down(const Failure& failure, double now, const Work* guilty = nullptr);
     void fall(const Failure& failure, double now);
     void take_down();
     std::string log_path() const;
@@ -113,7 +121,9 @@ private:
     bool announced_ = false;  ///< the coordinator was told that it is ready
     int round_ = 0;
     std::deque<message::Task> queue_;
-    std::optional<Work> work_;
+    std::optional<Work> work_;  ///< what the devices are at
+    std::optional<Work>
+        finishing_;  ///< what they are done with, while the leader finishes its files
     double start_at_ = 0;
     double started_ = 0;
     int falls_ = 0;       ///< since an item was done

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <map>
 #include <optional>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,8 +35,9 @@ protected:
         set_log_level(LogLevel::info);
     }
 
-    void begin(const std::string& items, std::size_t devices = 1, int gpus_per_slot = 1) {
-        plan_ = run_.plan(items);
+    void begin(const std::string& items, std::size_t devices = 1, int gpus_per_slot = 1,
+               const std::vector<std::string>& set = {}) {
+        plan_ = run_.plan(items, set);
         directory_ = run_.freeze(plan_);
         index_ = read_plan_index(directory_);
         AgentOptions options = quick_agent(directory_, devices);
@@ -114,6 +116,75 @@ TEST_F(AgentTest, JoinsAndRendersWhatItIsLeased) {
     EXPECT_EQ(again.clip.sha256, done.clip.sha256);
 }
 
+TEST_F(AgentTest, BeginsTheNextItemWhileTheFilesOfOneAreFinished) {
+    begin("items: [{prompt: p}, {prompt: q}]");
+    lease({task(0), task(1)});
+    EXPECT_EQ(wait_for<message::Begun>().item, 0U);
+    const auto done = wait_for<message::Done>([&](const message::Done&) {
+        EXPECT_THAT(said_, Contains(testing::VariantWith<message::Begun>(
+                               testing::Field(&message::Begun::item, 1U))));
+        return true;
+    });
+    EXPECT_EQ(done.item, 0U);
+    EXPECT_EQ(wait_for<message::Done>().item, 1U);
+}
+
+TEST_F(AgentTest, FailsOverFilesAlone) {
+    begin("items: [{prompt: p}, {prompt: q}]");
+    write_atomically(directory_ / "latents", "no folder");
+    lease({task(0), task(1)});
+    for (const std::uint32_t item : {0U, 1U}) {
+        const auto failed = wait_for<message::Failed>();
+        EXPECT_EQ(failed.item, item);
+        EXPECT_THAT(failed.error, HasSubstr("latents"));
+    }
+    fs::remove(directory_ / "latents");
+    lease({task(0, 2), task(1, 2)});
+    EXPECT_EQ(wait_for<message::Done>().item, 0U);
+    EXPECT_EQ(wait_for<message::Done>().item, 1U);
+    for (const message::Message& said : said_)
+        EXPECT_FALSE(std::holds_alternative<message::Gone>(said));
+}
+
+TEST_F(AgentTest, GivesBackTheItemThatIsNotToBlame) {
+    struct Case {
+        const char* then;
+        std::set<std::uint32_t> failed, returned;
+        FailureKind why;
+    };
+    for (const Case& one : {Case{"exit", {1}, {0}, FailureKind::crash},
+                            Case{"run out of memory", {1}, {0}, FailureKind::out_of_memory},
+                            Case{"hang", {0}, {1}, FailureKind::hung},
+                            Case{"be restarted", {1}, {0}, FailureKind::hung},
+                            Case{"finish that, too", {1}, {0}, FailureKind::crash}}) {
+        SCOPED_TRACE(one.then);
+        begin("items: [{prompt: p}, {prompt: q}]", 1, 1,
+              {std::string("name=never finish, then ") + one.then});
+        lease({task(0), task(1)});
+        wait_for<message::Begun>([](const message::Begun& begun) { return begun.item == 1; });
+        if (one.then == std::string("be restarted"))
+            agent_->handle(message::Restart{0, 1, "far beyond its time"}, seconds_now());
+        std::set<std::uint32_t> failed, returned;
+        const auto gone = wait_for<message::Gone>([&](const message::Gone&) {
+            for (const message::Message& said : said_) {
+                if (const auto* lost = std::get_if<message::Failed>(&said)) {
+                    failed.insert(lost->item);
+                    EXPECT_EQ(lost->why, one.why);
+                }
+                if (const auto* back = std::get_if<message::Returned>(&said); back && back->lost)
+                    returned.insert(back->items.begin(), back->items.end());
+            }
+            return true;
+        });
+        EXPECT_EQ(gone.why, one.why);
+        EXPECT_EQ(failed, one.failed);
+        EXPECT_EQ(returned, one.returned);
+        agent_.reset();
+        said_.clear();
+        rounds_.clear();
+    }
+}
+
 TEST_F(AgentTest, BeatsAndTellsHowFarItIs) {
     begin("items: [{prompt: slow}]");
     lease({task(0)});
@@ -169,8 +240,9 @@ TEST_F(AgentTest, ReplacesARendererThatCrashes) {
     EXPECT_EQ(crash.why, FailureKind::crash);
     EXPECT_THAT(crash.error, HasSubstr("signal 11"));
     EXPECT_FALSE(wait_for<message::Gone>().for_good);
-    lease({task(0, 2), task(1)});
+    lease({task(0, 2)});
     EXPECT_EQ(wait_for<message::Done>().attempt, 2);
+    lease({task(1)});
     EXPECT_THAT(wait_for<message::Failed>().error, HasSubstr("exit code 3"));
 }
 
@@ -276,14 +348,16 @@ TEST_F(AgentTest, TakesNoPauseOfItsOwnForTheCoordinatorsSilence) {
 TEST_F(AgentTest, GroupsRenderTogetherAndFallTogether) {
     begin("items: [{prompt: p}, {prompt: once member-dies}, {prompt: bad-luck}]", 4, 2);
     EXPECT_EQ(wait_for<message::Join>().slots, 2);
-    lease({task(0), task(1)});
+    lease({task(0)});
     EXPECT_EQ(wait_for<message::Done>().item, 0U);
+    lease({task(1)});
     const auto failed = wait_for<message::Failed>();
     EXPECT_THAT(failed.error, HasSubstr("member 1 of the group"));
     EXPECT_EQ(failed.why, FailureKind::crash);
     wait_for<message::Gone>();
-    lease({task(1, 2), task(2)});
+    lease({task(1, 2)});
     EXPECT_EQ(wait_for<message::Done>().item, 1U);
+    lease({task(2)});
     EXPECT_EQ(wait_for<message::Failed>().why, FailureKind::error);
     EXPECT_FALSE(wait_for<message::Gone>().for_good);  // they no longer agree on where they are
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "farm/resume.hpp"
+#include "farm/status.hpp"
 #include "support/planned_run.hpp"
 #include "tests/farm/recording_link.hpp"
 
@@ -33,6 +34,34 @@ TEST(Driver, KeepsARankThatJoinsTwice) {
     }
     driver.step(2);
     EXPECT_EQ(link.sent_to(1, "ping"), 1);
+}
+
+TEST(Driver, ShowsTheItemThatTheDeviceIsAtWhileFilesOfAnotherAreFinished) {
+    test::PlannedRun run;
+    const auto directory = run.freeze(run.plan("seeds: {samples: 20}\nitems: [{prompt: p}]"));
+    test::RecordingLink link(2);
+    Journal journal(directory / "journal.jsonl");
+    RunStart start = load_run(directory);
+    const int numerics = start.config.numerics;
+    Driver driver(std::move(start), link, journal, false, 0);
+    driver.handle(1, message::Join{"b", 4711, "cpu", 1, 1, numerics}, 1);
+    driver.handle(1, message::Ready{0, 1, 1, "cpu"}, 1);
+    const std::vector<message::Task> tasks = link.leased_to(1);
+    ASSERT_GE(tasks.size(), 2U);
+    for (const message::Task& task : {tasks[0], tasks[1]}) {
+        driver.handle(1, message::Begun{0, task.item}, 2);
+        driver.handle(1, message::Beat{{{0, task.item, "base", 3, 8, 0.5}}}, 2);
+    }
+    const auto expect_the_second = [&] {
+        driver.sign_off(3);
+        const SlotStatus shown = read_status(directory).value().slots.at(0);
+        EXPECT_EQ(shown.step, 3);
+        EXPECT_EQ(shown.id, tasks[1].id);
+    };
+    expect_the_second();
+    driver.handle(1, message::Done{0, tasks[0].item, tasks[0].id, 1, {"a", 1, "b"}, {}, {}, false},
+                  3);
+    expect_the_second();
 }
 
 }  // namespace

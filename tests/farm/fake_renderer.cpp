@@ -5,6 +5,7 @@
 #include <memory>
 #include <thread>
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -46,6 +47,37 @@ void misbehave(const std::string& prompt, const fs::path& run, const GroupSeat& 
         }
 }
 
+/// A renderer that never finishes the files of its first item. With the second it does what `then` says.
+int never_finish(const RendererOptions& options, const std::string& then) {
+    const auto say = [&](const message::Message& message) {
+        const std::string text = message::to_text(message);
+        ::send(options.descriptor, text.data(), text.size(), MSG_NOSIGNAL);
+    };
+    say(message::Ready{options.slot, 0, 1, "fake"});
+    for (bool first = true;;) {
+        say(message::Pulse{0, "", 0, 0});
+        pollfd end{options.descriptor, POLLIN, 0};
+        if (::poll(&end, 1, 50) == 0) continue;
+        char text[message::most_bytes];
+        const ::ssize_t got = ::recv(options.descriptor, text, sizeof text, 0);
+        if (got <= 0) return 0;
+        const auto asked = message::parse({text, static_cast<std::size_t>(got)});
+        const auto* lease = std::get_if<message::Lease>(&asked);
+        if (lease == nullptr) return 0;
+        const message::Task& task = lease->items[0];
+        if (std::exchange(first, false)) {
+            say(message::Finishing{task.item});
+        } else if (then == "exit") {
+            return 3;
+        } else if (then == "run out of memory") {
+            say(message::Failed{options.slot, task.item, task.id, task.attempt,
+                                FailureKind::out_of_memory, "no memory", ""});
+        } else if (then == "finish that, too") {
+            say(message::Finishing{task.item});
+        }
+    }
+}
+
 }  // namespace
 
 void rest(int milliseconds) {
@@ -63,6 +95,10 @@ int be_a_renderer(const std::vector<std::string>& arguments) {
         if (arguments[i] == "--size") options.seat.size = std::stoi(value);
         if (arguments[i] == "--rendezvous") options.seat.rendezvous = value;
     }
+    constexpr std::string_view unfinished = "never finish, then ";
+    if (const std::string name = read_run_config(options.directory).name;
+        name.starts_with(unfinished))
+        return never_finish(options, name.substr(unfinished.size()));
     return run_renderer(options, [&](const RunConfig& config, const GroupSeat& seat) {
         if (config.name == "no-engine") throw InputError("there is no such model");
         // There at first, away the next time, then back.

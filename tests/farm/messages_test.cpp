@@ -74,9 +74,10 @@ TEST(Messages, OfEveryKindAreRead) {
                                       Begun{1, 2},
                                       Done{1, 2, id, 1, {"a", 1, "b"}, {}, {}, false},
                                       Failed{1, 2, id, 1, FailureKind::disk, "full", "logs/x"},
-                                      Returned{1, {2, 3}},
+                                      Returned{1, {2, 3}, true},
                                       Leaving{"asked"},
                                       Pulse{5, "base", 1, 8},
+                                      Finishing{2},
                                       Broken{FailureKind::input, "no model"}};
     EXPECT_EQ(all.size(), std::variant_size_v<Message>);
     for (std::size_t i = 0; i < all.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "farm/link.hpp"
+#include "farm/messages.hpp"
 
 namespace gallop::test {
 
@@ -29,6 +30,16 @@ public:
         for (const auto& [to, text] : sent_)
             count += to == rank && text.find("\"kind\":\"" + kind + "\"") != std::string::npos;
         return count;
+    }
+    /// All that was leased to a rank, in order.
+    std::vector<message::Task> leased_to(int rank) const {
+        std::vector<message::Task> tasks;
+        for (const auto& [to, text] : sent_) {
+            const message::Message said = message::parse(text);
+            if (const auto* lease = std::get_if<message::Lease>(&said); lease && to == rank)
+                tasks.insert(tasks.end(), lease->items.begin(), lease->items.end());
+        }
+        return tasks;
     }
 
 protected:

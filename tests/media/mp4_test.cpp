@@ -20,6 +20,7 @@
 #include "core/files.hpp"
 #include "core/view.hpp"
 #include "core/yuv.hpp"
+#include "media/clip_encoder.hpp"
 #include "media/command.hpp"
 #include "media/digest.hpp"
 #include "media/ffmpeg.hpp"
@@ -387,6 +388,33 @@ TEST_F(Mp4, LeavesNothingWhenItIsAbandoned) {
         writer.add_frames(pictures(3));
         EXPECT_EQ(files().size(), 1U);  // the temporary one
     }
+    EXPECT_THAT(files(), IsEmpty());
+}
+
+TEST_F(Mp4, IsTheSameFromAThreadOfItsOwn) {
+    constexpr Index count = 150;  // more than it holds of single ones
+    write(count, tone(count * samples_per_frame), small(), "alone.mp4");
+    ClipEncoder encoder(path(), small(), tone(count * samples_per_frame));
+    for (Index at = 0; at < 20; ++at) encoder.add(pictures(1, at));
+    for (Index at = 20; at < count; at += 10) encoder.add(pictures(10, at));
+    EXPECT_EQ(encoder.finish().frames, count);
+    EXPECT_EQ(digest_file(path()), digest_file(path("alone.mp4")));
+}
+
+TEST_F(Mp4, SaysWhatWentWrongOnAThreadOfItsOwn) {
+    {
+        ClipEncoder encoder(path(), small(), {});
+        encoder.add(pictures(3));
+        EXPECT_EQ(files().size(), 1U);  // the temporary one
+    }
+    EXPECT_THAT(files(), IsEmpty());
+    EXPECT_THROW(ClipEncoder(path(), small(), {}).finish(), Error);
+    const auto add_odd_ones = [&] {
+        ClipEncoder wrong(path(), small(), {});
+        const Tensor odd = Tensor::zeros({1, 32, 64, 3}, DType::u8);
+        for (;;) wrong.add(odd);
+    };
+    EXPECT_THROW(add_odd_ones(), Error);
     EXPECT_THAT(files(), IsEmpty());
 }
 
