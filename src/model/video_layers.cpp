@@ -99,7 +99,7 @@ Tensor picture_rows(ConstTensorView x, Index begin, Index end, Backend& on) {
 
 void add_conv(std::vector<TensorSpec>& table, const std::string& name, Shape shape, DType dtype) {
     table.push_back({.name = name + ".weight", .shape = shape, .dtype = dtype, .conv = true});
-    table.push_back({.name = name + ".bias", .shape = {shape[0]}});
+    table.push_back({.name = name + ".bias", .shape = {shape[0]}, .dtype = dtype});
 }
 
 void VideoLayers::conv(const std::string& name, ConstTensorView x, const ConvSpec& spec,

@@ -30,7 +30,7 @@ Tensor unfold_pixels(ConstTensorView x, Backend& on);
 /// The inverse. x: [T, 2Y, 2X, C] → [T, Y, X, C·4].
 Tensor fold_pixels(ConstTensorView x, Backend& on);
 
-/// Adds a convolution's `.weight` (stored as `shape`, kept as `dtype`) and `.bias` to a table.
+/// Adds a convolution's `.weight` (stored as `shape`) and `.bias` to a table, both kept as `dtype`.
 void add_conv(std::vector<TensorSpec>& table, const std::string& name, Shape shape, DType dtype);
 
 /// The steps that the video VAEs share, on one set of weights. Arrays are [T, Y, X, C] of one

@@ -256,8 +256,9 @@ public:
     /// Brings a kernel [O, I, kT, kY, kX] f32 (host, as stored; [O, I, kY, kX] and [O, I, kX] have
     /// extents of 1 in front) to the dtype and layout that `conv` reads; done once, at load.
     Tensor prepare_conv(ConstTensorView kernel, DType dtype);
-    /// y = conv(x) + b. x: [T, Y, X, I] float; kernel: from prepare_conv with x's dtype; bias: [O]
-    /// f32 or undefined; y: [T', Y', X', O] of x's dtype.
+    /// y = conv(x) + b, rounded once or, where no engine of the GPU's does both, before b is added, too.
+    /// x: [T, Y, X, I] float; kernel: from prepare_conv with x's dtype; bias: [O] or undefined;
+    /// y: [T', Y', X', O], both of x's dtype.
     void conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias, const ConvSpec& spec,
               TensorView y);
     /// Extents of conv's output for an input [T, Y, X, I].

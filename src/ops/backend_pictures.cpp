@@ -40,7 +40,8 @@ void Backend::conv(ConstTensorView x, ConstTensorView kernel, ConstTensorView bi
     CHECK(y.shape() == expected, "convolution gives {}, y is {}", to_string(expected),
           to_string(y.shape()));
     if (bias.defined()) {
-        check_f32(bias, "bias");
+        CHECK(bias.dtype() == x.dtype(), "a bias in {} for a convolution in {}",
+              name_of(bias.dtype()), name_of(x.dtype()));
         CHECK(bias.numel() == kernel.size(0), "bias of {} for {} channels", bias.numel(),
               kernel.size(0));
     }

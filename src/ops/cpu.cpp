@@ -83,10 +83,12 @@ void CpuBackend::do_conv(ConstTensorView x, ConstTensorView kernel, ConstTensorV
     if (x.dtype() == DType::f32) return cpu_conv(x, kernel, bias, spec, y);
     Tensor wide_x = empty(x.shape());
     Tensor wide_kernel = empty(kernel.shape());
+    Tensor wide_bias = bias.defined() ? empty(bias.shape()) : Tensor();
     Tensor wide_y = empty(y.shape());
     do_copy(x, wide_x);
     do_copy(kernel, wide_kernel);
-    cpu_conv(wide_x, wide_kernel, bias, spec, wide_y);
+    if (bias.defined()) do_copy(bias, wide_bias);
+    cpu_conv(wide_x, wide_kernel, wide_bias, spec, wide_y);
     do_copy(wide_y, y);
 }
 

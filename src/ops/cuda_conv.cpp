@@ -28,7 +28,11 @@ void CudaConvolution::run(ConstTensorView x, ConstTensorView kernel, ConstTensor
                           const ConvSpec& spec, TensorView y) {
     if (!for_cudnn(x.dtype())) return by_kernel(x, kernel, bias, spec, y);
     for (const ConstTensorView& part : {x, kernel, ConstTensorView(y)}) check_on_gpu(part);
-    if (by_cudnn(x, kernel, bias, spec, y) || by_cudnn_padded(x, kernel, bias, spec, y)) return;
+    const auto by_library = [&](ConstTensorView added) {
+        return by_cudnn(x, kernel, added, spec, y) || by_cudnn_padded(x, kernel, added, spec, y);
+    };
+    if (by_library(bias)) return;
+    if (bias.defined() && by_library({})) return add_bias(bias, y);
     const Shape& s = kernel.shape();
     Tensor moved = on_.empty(s, kernel.dtype());
     on_.permute(kernel, {s[0], s[2], s[3], s[4], s[1]}, std::array{1, 2, 3, 4, 0}, moved);
@@ -88,7 +92,7 @@ bool CudaConvolution::by_cudnn_padded(ConstTensorView x, ConstTensorView kernel,
     TensorView sums = y;
     if (outs != y.size(3)) {
         if (bias.defined()) {
-            wide_bias = on_.zeros({outs});
+            wide_bias = on_.zeros({outs}, bias.dtype());
             on_.copy(bias.reshape({y.size(3)}), wide_bias.rows(0, y.size(3)));
             bias = wide_bias;
         }
@@ -123,12 +127,28 @@ bool CudaConvolution::by_frames(ConstTensorView x, ConstTensorView kernel, Const
     return true;
 }
 
+ConstTensorView CudaConvolution::as_floats(ConstTensorView bias, Tensor& wide) {
+    if (!bias.defined() || bias.dtype() == DType::f32) return bias;
+    wide = on_.empty(bias.shape());
+    on_.copy(bias, wide);
+    return wide;
+}
+
+void CudaConvolution::add_bias(ConstTensorView bias, TensorView y) {
+    Tensor wide;
+    const Index width = y.size(3);
+    launch(kernels::Affine{in(y), nullptr, floats(as_floats(bias, wide)), out(y), y.numel() / width,
+                           width},
+           stream_);
+}
+
 void CudaConvolution::by_kernel(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                                 const ConvSpec& spec, TensorView y) {
+    Tensor wide_bias;
     kernels::Convolution arguments{};
     arguments.x = in(x).data;
     arguments.kernel = in(kernel).data;
-    arguments.bias = optional_floats(bias);
+    arguments.bias = optional_floats(as_floats(bias, wide_bias));
     arguments.y = out(y).data;
     arguments.half = x.dtype() == DType::bf16;
     arguments.in = x.size(3);

@@ -41,6 +41,10 @@ private:
     /// Without padding in time: in as few stretches of frames as cuDNN can count. False when it has nothing.
     bool by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                    const ConvSpec& spec, TensorView y);
+    /// Undefined for an undefined one; `wide` holds it where it had to be widened.
+    ConstTensorView as_floats(ConstTensorView bias, Tensor& wide);
+    /// y += bias, pixel by pixel.
+    void add_bias(ConstTensorView bias, TensorView y);
     /// By the own kernel, which reads [kT, kY, kX, I, O].
     void by_kernel(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                    const ConvSpec& spec, TensorView y);

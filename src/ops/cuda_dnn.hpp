@@ -31,7 +31,7 @@ public:
     /// Whether this version's convolutions can be trusted; else nobody may call `convolve`.
     virtual bool convolves() const = 0;
     /// y = conv(x) + bias, as Backend::conv, but for the kernel's layout. x: [T, Y, X, I], y: [T', Y', X',
-    /// O] bf16; kernel: of shape [O, I, kT, kY, kX], stored [O, kT, kY, kX, I], bf16; bias: [O] f32 or
+    /// O] bf16; kernel: of shape [O, I, kT, kY, kX], stored [O, kT, kY, kX, I], bf16; bias: [O] bf16 or
     /// undefined. False when cuDNN has nothing for the shape.
     virtual bool convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                           const ConvSpec& spec, TensorView y) = 0;

@@ -189,38 +189,47 @@ void CudaGemm::run(const GemmCall& call) {
     CHECK(
         call.x.dtype() != DType::f8_e4m3 || (call.w.size(0) % 16 == 0 && call.w.size(1) % 16 == 0),
         "an E4M3 matrix of shape {} (both extents multiples of 16)", to_string(call.w.shape()));
+    const bool widens = call.x.dtype() == DType::f8_e4m3 && call.y.dtype() == DType::f32;
+    if (run_at_once(call) || (call.add && run_through(call.y.dtype(), call)) ||
+        (widens && run_through(DType::bf16, call)))
+        return;
+    throw Error(
+        fmt::format("cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
+                    call.x.size(0), call.w.size(1), call.w.size(0), call.w.size(1),
+                    name_of(call.x.dtype()), name_of(call.y.dtype())));
+}
+
+bool CudaGemm::run_at_once(const GemmCall& call) {
     const GemmKey key = key_of(call);
     const std::pair exact{key, call.x.size(0)};
     auto found = algorithms_.find(exact);
     if (found == algorithms_.end())
         found = algorithms_.emplace(exact, algorithm_for(call, key)).first;
-    if (found->second) {
-        // What is added isn't known to who suggests algorithms: only the call itself tells.
-        const cublasStatus_t status =
-            start(Problem(call, call.x.size(0)), call, *found->second, kept_of(call));
-        if (!call.add || !is_refusal(status)) return check_cublas(status, "multiplying matrices");
+    if (!found->second) return false;
+    // What is added isn't known to who suggests algorithms: only the call itself tells.
+    const cublasStatus_t status =
+        start(Problem(call, call.x.size(0)), call, *found->second, kept_of(call));
+    if (call.add && is_refusal(status)) {
         found->second.reset();
+        return false;
     }
-    run_apart(call);
+    check_cublas(status, "multiplying matrices");
+    return true;
 }
 
-void CudaGemm::run_apart(const GemmCall& call) {
-    const bool widens = call.x.dtype() == DType::f8_e4m3 && call.y.dtype() == DType::f32;
-    CHECK(call.add || widens,
-          "cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
-          call.x.size(0), call.w.size(1), call.w.size(0), call.w.size(1), name_of(call.x.dtype()),
-          name_of(call.y.dtype()));
-    Tensor product(call.y.shape(), call.add ? call.y.dtype() : DType::bf16, memory_);
+bool CudaGemm::run_through(DType dtype, const GemmCall& call) {
+    Tensor product(call.y.shape(), dtype, memory_);
     GemmCall plain = call;
     plain.y = product;
     plain.add = false;
-    run(plain);
-    const kernels::Input made{product.view().raw(), product.dtype() == DType::bf16};
+    if (!run_at_once(plain)) return false;
+    const kernels::Input made{product.view().raw(), dtype == DType::bf16};
     const kernels::Output y{call.y.raw(), false};
     if (call.add)
         kernels::launch(kernels::Add{y, made, product.numel()}, stream_);
     else
         kernels::launch(kernels::Convert{made, y, product.numel()}, stream_);
+    return true;
 }
 
 std::optional<cublasLtMatmulAlgo_t> CudaGemm::algorithm_for(const GemmCall& call,

@@ -50,8 +50,11 @@ private:
 
     /// Nothing when cuBLASLt has none.
     std::optional<cublasLtMatmulAlgo_t> algorithm_for(const GemmCall& call, const GemmKey& key);
-    /// As `run`, of what cuBLASLt doesn't do at once: the product, then what is left of it.
-    void run_apart(const GemmCall& call);
+    /// False, and y is as it was, when cuBLASLt doesn't do it in one call.
+    bool run_at_once(const GemmCall& call);
+    /// The product in `dtype` first, then converted to y's or added to y, which is f32. False, and y is as it
+    /// was, when cuBLASLt has no such product.
+    bool run_through(DType dtype, const GemmCall& call);
     /// What the library suggests, best first; at most `most`.
     Algorithms suggestions(const Problem& problem, const GemmKey& key, int most) const;
     bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;

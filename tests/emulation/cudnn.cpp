@@ -1,6 +1,6 @@
 // cuDNN, as far as the engine calls it, on an emulated GPU. It takes less than a real one does, so that what
 // the engine does where it is refused is done, too: no heads above 128 values, no channels but multiples of
-// 8, no zeros on one side only, no gaps between taps.
+// 8, no zeros on one side only, no gaps between taps, no bias where frames are left out.
 
 #include "emulation/cudnn.hpp"
 
@@ -77,8 +77,7 @@ struct Attention {
 };
 
 struct Convolution {
-    const __nv_bfloat16 *x, *kernel;
-    const float* bias;
+    const __nv_bfloat16 *x, *kernel, *bias;
     __nv_bfloat16* y;
     Shape x_shape, kernel_shape, y_shape;
     ConvSpec spec;
@@ -101,8 +100,9 @@ struct Convolution {
                             &all_kernel[static_cast<std::size_t>((o * taps + tap) * in)], in);
             }
             for (Index o = 0; o < out; ++o)
-                y[pixel * out + o] = __float2bfloat16_rn(sums[static_cast<std::size_t>(o)] +
-                                                         (bias == nullptr ? 0.0F : bias[o]));
+                y[pixel * out + o] =
+                    __float2bfloat16_rn(sums[static_cast<std::size_t>(o)] +
+                                        (bias == nullptr ? 0.0F : __bfloat162float(bias[o])));
         }
     }
 
@@ -136,12 +136,12 @@ public:
     bool convolve(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                   const ConvSpec& spec, TensorView y) override {
         if (x.numel() == 0 || y.numel() == 0 || x.size(3) % unit != 0 || y.size(3) % unit != 0 ||
-            spec.pad_before != spec.pad_after || spec.dilation != std::array<Index, 3>{1, 1, 1})
+            spec.pad_before != spec.pad_after || spec.dilation != std::array<Index, 3>{1, 1, 1} ||
+            (bias.defined() && spec.stride[0] > 1))
             return false;
         ++convolutions;
-        return put(Convolution{values(x), values(kernel),
-                               bias.defined() ? bias.data<float>() : nullptr, values(y), x.shape(),
-                               kernel.shape(), y.shape(), spec});
+        return put(Convolution{values(x), values(kernel), bias.defined() ? values(bias) : nullptr,
+                               values(y), x.shape(), kernel.shape(), y.shape(), spec});
     }
 
 private:

@@ -436,7 +436,7 @@ TEST_F(Gpu, ConvolvesWithAndWithoutCudnn) {
           Case{{2, 9, 7, 19}, {5, 19, 3, 3}, {{1, 1, 1}, {0, 1, 1}, {0, 1, 1}, {1, 1, 1}}}}) {
         const Tensor x = random(c.x, DType::bf16);
         const Tensor kernel = random_.tensor(c.kernel, 0.1F);
-        const Tensor bias = random_.tensor({c.kernel[0]});
+        const Tensor bias = random({c.kernel[0]}, DType::bf16);
         for (const bool biased : {false, true}) {
             const auto run = [&](Backend& on) {
                 const Tensor prepared = on.prepare_conv(kernel, DType::bf16);
@@ -503,7 +503,7 @@ TEST_P(GpuIn, Convolves) {
           Case{{1, 1, 64, 6}, {12, 6, 8}, {{1, 1, 4}, {0, 0, 2}, {0, 0, 2}, {1, 1, 1}}}}) {
         const Tensor x = random(c.x);
         const Tensor kernel = random_.tensor(c.kernel);
-        const Tensor bias = random_.tensor({c.kernel[0]});
+        const Tensor bias = random({c.kernel[0]});
         for (const bool biased : {false, true})
             agree(
                 [&](Backend& on) {

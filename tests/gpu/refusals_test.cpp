@@ -72,8 +72,9 @@ TEST_F(CublasltRefuses, Both) {
     expect_products(1.0 / 128);
 }
 
-// Zeros on one side, channels that are no multiples of 8, before and behind, and all of them.
-TEST(CudnnRefuses, WhatItTakesPadded) {
+// Zeros on one side, channels that are no multiples of 8, before and behind, a bias with a stride in time,
+// and most of them.
+TEST(CudnnRefuses, WhatItTakesInAnotherForm) {
     struct Case {
         Shape x, kernel;
         ConvSpec spec;
@@ -85,10 +86,11 @@ TEST(CudnnRefuses, WhatItTakesPadded) {
          {Case{{2, 10, 12, 16}, {8, 16, 3, 3}, {.stride = {1, 2, 2}, .pad_after = {0, 1, 1}}},
           Case{{2, 6, 5, 12}, {16, 12, 3, 3}, {.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}}},
           Case{{2, 6, 5, 16}, {12, 16, 1}, {}},
+          Case{{5, 4, 6, 16}, {8, 16, 3, 1, 1}, {.stride = {2, 1, 1}}},
           Case{{3, 6, 5, 3}, {5, 3, 3, 3, 3}, {.pad_before = {2, 1, 0}, .pad_after = {0, 0, 1}}}}) {
         const Tensor x = as_bf16(random.tensor(c.x));
         const Tensor kernel = random.tensor(c.kernel, 0.1F);
-        const Tensor bias = random.tensor({c.kernel[0]});
+        const Tensor bias = as_bf16(random.tensor({c.kernel[0]}));
         for (const bool biased : {false, true}) {
             const auto run = [&](Backend& on) {
                 const Tensor prepared = on.prepare_conv(kernel, DType::bf16);

@@ -2,7 +2,8 @@
 # What the engine does on this machine's GPU, side by side with PyTorch: versions, ceilings, agreement, one
 # forward, decoding, whole clips. A call takes under ten minutes; two calls, RUN_PARTS=1 and RUN_PARTS=2, do all
 # of it, a third repeats what matters in the other order. Needs nvcc and CMake, or programs that were packed by
-# pack.sh on another machine; PyTorch for the other side; nothing else. See README.md.
+# pack.sh on another machine; PyTorch for the other side; nothing else. CUDA is looked for in $CUDA_HOME, else in
+# /usr/local/cuda. See README.md.
 #
 # Usage: run.sh [--binaries DIR] [--python PYTHON] [--out DIR] [--total SECONDS] [--precisions bf16,fp32]
 #               [--variants eager,compiled,padded,fp8] [--device cuda|cpu] [--tiny] [--merge JSON]
@@ -12,6 +13,7 @@ set -uo pipefail
 export GPU_RUN_ARGUMENTS="$*"
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 root=$(cd "$here/../.." && pwd)
+cuda=${CUDA_HOME:-/usr/local/cuda}
 binaries= python=${PYTHON:-python3} device=cuda total=570 dry=
 passed=()
 while [ $# -gt 0 ]; do
@@ -41,13 +43,23 @@ for name in ("nvidia", "torch"):
 print(":".join(found))
 PY
 )
-system=$(for folder in /usr/local/cuda/lib64 /usr/local/cuda/lib; do [ -d "$folder" ] && printf '%s:' "$folder"; done)
+system=$(for folder in "$cuda/lib64" "$cuda/lib"; do [ -d "$folder" ] && printf '%s:' "$folder"; done)
 export LD_LIBRARY_PATH="${system}${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries"
+
+# CUDA 13 needs a driver of 580 or later, or what CUDA brings to stand before an older one.
+driver=$([ "$device$dry" = cuda ] && nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+if [ -n "$driver" ] && [ "${driver%%.*}" -lt 580 ]; then
+    if ! ls "$cuda"/compat/libcuda.so* >/dev/null 2>&1; then
+        echo "run.sh: the driver is $driver (CUDA 13 needs 580 or later, or its cuda-compat in $cuda/compat)" >&2
+        exit 1
+    fi
+    export LD_LIBRARY_PATH=$cuda/compat:$LD_LIBRARY_PATH
+fi
 
 if [ -z "$binaries" ] && [ -z "$dry" ]; then
     build=$root/build/gpu
     options=(-DGALLOP_ENGINE_ONLY=ON -DCMAKE_BUILD_TYPE=Release)
-    [ "$device" = cuda ] && options+=(-DGALLOP_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)")
+    [ "$device" = cuda ] && options+=(-DGALLOP_CUDA=ON "-DCMAKE_CUDA_COMPILER=$(command -v nvcc || echo "$cuda/bin/nvcc")")
     command -v ninja >/dev/null && options+=(-G Ninja)
     targets=(gpu_bench)
     [ "$device" = cuda ] && targets+=(gpu_test)
@@ -64,11 +76,12 @@ if [ -z "$binaries" ] && [ -z "$dry" ]; then
     binaries=$build/tests
 fi
 
-# A packed program may be of a machine with a newer C library: its own loader runs it then.
+# program NAME ARGUMENTS: how NAME is run here. ARGUMENTS ask it for next to nothing: a packed program may be of a
+# machine with a newer C library, and its own loader runs it then.
 program() {
     local file=$binaries/$1
     [ -x "$file" ] || return
-    if [ -d "$binaries/lib" ] && ! LD_LIBRARY_PATH="$binaries/lib:$LD_LIBRARY_PATH" "$file" about --backend cpu >/dev/null 2>&1 &&
+    if [ -d "$binaries/lib" ] && ! LD_LIBRARY_PATH="$binaries/lib:$LD_LIBRARY_PATH" timeout 20 "$file" "${@:2}" >/dev/null 2>&1 &&
         [ -x "$binaries/loader/ld-linux-x86-64.so.2" ]; then
         printf '#!/bin/sh\nexec "%s/loader/ld-linux-x86-64.so.2" --library-path "%s/loader:%s/lib:$LD_LIBRARY_PATH" "%s" "$@"\n' \
             "$binaries" "$binaries" "$binaries" "$file" >"$launchers/$1"
@@ -80,8 +93,8 @@ program() {
 }
 launchers=$(mktemp -d)
 trap 'rm -rf "$launchers"' EXIT
-bench=$(program gpu_bench)
-tests=$(program gpu_test)
+bench=$(program gpu_bench about --backend cpu)
+tests=$(program gpu_test --gtest_list_tests)
 [ -n "$bench" ] || [ -n "$dry" ] || { echo "run.sh: no gpu_bench in ${binaries:-?}" >&2 && exit 1; }
 
 # PyTorch's compiler keeps its results here from one variant to the next.

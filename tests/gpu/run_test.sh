@@ -62,6 +62,25 @@ done
 RUN_PARTS=1,nonsense "$here/run.sh" --dry-run >/dev/null 2>"$work/said" && fail 'takes parts that there are not'
 grep -q nonsense "$work/said" || fail 'does not name the unknown part'
 
+# A driver that is too old for CUDA 13: said at once, or CUDA's own stands before it. Packed programs are asked for
+# next to nothing before they are run.
+mkdir -p "$work/old/bin" "$work/old/cuda/compat" "$work/old/packed/lib"
+printf '#!/bin/sh\necho 570.86.15\n' >"$work/old/bin/nvidia-smi"
+printf '#!/bin/sh\necho "${0##*/} $* with $LD_LIBRARY_PATH" >>"%s"\n' "$work/old/calls" >"$work/old/packed/gpu_bench"
+cp "$work/old/packed/gpu_bench" "$work/old/packed/gpu_test"
+chmod +x "$work/old/bin/nvidia-smi" "$work"/old/packed/gpu_*
+old() {
+    PATH=$work/old/bin:$PATH CUDA_HOME=$work/old/cuda RUN_PARTS=agreement "$here/run.sh" --binaries "$work/old/packed" \
+        --python "$work/python" --total 20 --out "$work/old/out" >"$work/said" 2>&1
+}
+old && fail 'goes on with an old driver'
+grep -q '^run.sh: the driver is 570.86.15 ' "$work/said" || fail "does not say that the driver is old: $(cat "$work/said")"
+[ ! -e "$work/old/calls" ] || fail 'runs something with an old driver'
+touch "$work/old/cuda/compat/libcuda.so.1"
+old
+grep -q "^gpu_bench .* with .*lib:$work/old/cuda/compat:" "$work/old/calls" || fail "CUDA's own driver is not in front"
+[ "$(grep -m 1 '^gpu_test ' "$work/old/calls" | cut -d ' ' -f 2)" = --gtest_list_tests ] || fail 'tests run as a probe'
+
 # What registers.py makes of ptxas's words.
 python3 - "$here" <<'PY' || fail 'registers.py misreads ptxas'
 import importlib.util, sys

@@ -1,0 +1,183 @@
+// What this machine's cuDNN offers for the engine's own graphs at the published shapes, on an H100 that need
+// not be there: cuDNN takes a description of one, h100.json, whose limits are those of compute capability 9.0
+// in the CUDA C++ Programming Guide, the rest the H100 SXM5 80 GB's in NVIDIA's H100 white paper. Where there
+// is no driver, CUDA's stub stands in for it: it loads no kernel, so only what is precompiled gets a plan.
+
+#include <array>
+#include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "ops/cuda_dnn_graphs.hpp"
+#include "ops/cudnn_versions.hpp"
+
+namespace gallop {
+namespace {
+
+namespace fe = cudnn_frontend;
+
+class CudnnOffers : public ::testing::Test {
+protected:
+    void SetUp() override {
+        if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL) == nullptr &&
+            dlopen(GALLOP_CUDA_STUB, RTLD_NOW | RTLD_GLOBAL) == nullptr)
+            GTEST_SKIP() << "NOT TESTED, neither a driver nor CUDA's stub of one: " << dlerror();
+        fe::cudnn_dlhandle = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL);
+        if (fe::cudnn_dlhandle == nullptr) GTEST_SKIP() << "NOT TESTED, no cuDNN: " << dlerror();
+        const std::size_t version = fe::detail::get_backend_version();
+        if (version < 90800 || !trust_in_cudnn(version).convolution)
+            GTEST_SKIP() << "NOT TESTED, cuDNN " << cudnn_version_text(version)
+                         << " takes no description of a GPU, or gives no convolutions";
+        std::ifstream file(GALLOP_ROOT "/tests/gpu/h100.json");
+        const std::vector<std::uint8_t> json{std::istreambuf_iterator<char>(file), {}};
+        ASSERT_FALSE(json.empty());
+        auto described = std::make_shared<fe::DeviceProperties>();
+        const fe::error_t result = described->deserialize(json);
+        ASSERT_TRUE(result.is_good()) << result.err_msg;
+        h100_ = described;
+    }
+
+    /// "", or why cuDNN has nothing for the shape; with a plan for it, or without.
+    template <class Shape>
+    std::string problem_of(const Shape& shape, CudnnEngines engines, bool planned) const {
+        const auto graph = cudnn_graph(shape);
+        graph->set_device_properties(h100_);
+        std::string problem = find_engines(*graph, nullptr, engines);
+        std::int64_t workspace = 0;
+        if (problem.empty() && planned) problem = build_plan(*graph, workspace);
+        return problem;
+    }
+
+    /// With a bias and without.
+    void expect_precompiled(std::vector<CudnnConvolution> all) const;
+
+    std::shared_ptr<const fe::DeviceProperties> h100_;
+};
+
+/// A convolution in steps of one, padded in Y and X so that a picture keeps its size.
+CudnnConvolution convolution(std::array<Index, 4> x, Index out, std::array<Index, 3> kernel) {
+    CudnnConvolution made{};
+    made.biased = true;
+    made.pictures = kernel[0] == 1;
+    made.x = x;
+    made.y = {x[0] - kernel[0] + 1, x[1], x[2], out};
+    made.kernel = kernel;
+    made.stride = made.dilation = {1, 1, 1};
+    made.before = made.after = {0, kernel[1] / 2, kernel[2] / 2};
+    return made;
+}
+
+std::string text_of(const CudnnConvolution& c) {
+    return fmt::format("[{}, {}, {}, {}] by [{}, {}, {}] to {} channels", c.x[0], c.x[1], c.x[2],
+                       c.x[3], c.kernel[0], c.kernel[1], c.kernel[2], c.y[3]);
+}
+
+constexpr std::array<Index, 3> cube{3, 3, 3}, square{1, 3, 3}, time{3, 1, 1}, point{1, 1, 1};
+
+/// The frames that a chunk's convolutions over time read at its first, second and later resolutions.
+struct Chunk {
+    Index first, second, later;
+};
+
+/// Those of the turbo decoder for so many latent rows and columns; its steps between resolutions take
+/// `block` frames at once.
+std::vector<CudnnConvolution> of_turbo_decoder(Index y, Index x, const Chunk& t, Index block) {
+    return {convolution({t.first, y, x, 48}, 512, cube),
+            convolution({t.first, y, x, 512}, 512, cube),
+            convolution({t.first, y, x, 512}, 1024, time),
+            convolution({block, 2 * y, 2 * x, 512}, 512, square),
+            convolution({t.second, 2 * y, 2 * x, 512}, 512, cube),
+            convolution({t.second, 2 * y, 2 * x, 512}, 256, cube),
+            convolution({t.second - 2, 2 * y, 2 * x, 512}, 256, point),
+            convolution({t.second, 2 * y, 2 * x, 256}, 256, cube),
+            convolution({t.second, 2 * y, 2 * x, 256}, 512, time),
+            convolution({block, 4 * y, 4 * x, 256}, 256, square),
+            convolution({t.later, 4 * y, 4 * x, 256}, 256, cube),
+            convolution({t.later, 4 * y, 4 * x, 256}, 128, cube),
+            convolution({t.later - 2, 4 * y, 4 * x, 256}, 128, point),
+            convolution({t.later, 4 * y, 4 * x, 128}, 128, cube),
+            convolution({block, 8 * y, 8 * x, 128}, 128, square),
+            convolution({t.later, 8 * y, 8 * x, 128}, 128, cube),
+            convolution({t.later, 8 * y, 8 * x, 128}, 64, cube),
+            convolution({t.later - 2, 8 * y, 8 * x, 128}, 64, point),
+            convolution({t.later, 8 * y, 8 * x, 64}, 64, cube),
+            convolution({t.later, 8 * y, 8 * x, 64}, 12, cube)};
+}
+
+/// Those of the full decoder.
+std::vector<CudnnConvolution> of_full_decoder(Index y, Index x, const Chunk& t, Index block) {
+    return {convolution({t.first, y, x, 48}, 48, point),
+            convolution({t.first, y, x, 48}, 1024, cube),
+            convolution({t.first, y, x, 1024}, 1024, cube),
+            convolution({t.first, y, x, 1024}, 2048, time),
+            convolution({block, 2 * y, 2 * x, 1024}, 1024, square),
+            convolution({t.second, 2 * y, 2 * x, 1024}, 1024, cube),
+            convolution({t.second, 2 * y, 2 * x, 1024}, 2048, time),
+            convolution({block, 4 * y, 4 * x, 1024}, 1024, square),
+            convolution({t.later - 2, 4 * y, 4 * x, 1024}, 512, point),
+            convolution({t.later, 4 * y, 4 * x, 1024}, 512, cube),
+            convolution({t.later, 4 * y, 4 * x, 512}, 512, cube),
+            convolution({block, 8 * y, 8 * x, 512}, 512, square),
+            convolution({t.later - 2, 8 * y, 8 * x, 512}, 256, point),
+            convolution({t.later, 8 * y, 8 * x, 512}, 256, cube),
+            convolution({t.later, 8 * y, 8 * x, 256}, 256, cube),
+            convolution({t.later, 8 * y, 8 * x, 256}, 12, cube)};
+}
+
+void CudnnOffers::expect_precompiled(std::vector<CudnnConvolution> all) const {
+    for (CudnnConvolution& shape : all)
+        for (const bool biased : {true, false}) {
+            shape.biased = biased;
+            EXPECT_EQ(problem_of(shape, CudnnEngines::precompiled, true), "")
+                << text_of(shape) << (biased ? " with a bias" : "");
+        }
+}
+
+// The first chunk, a later one and the last, of five seconds at 256p and at 1080p.
+TEST_F(CudnnOffers, PrecompiledConvolutionsOfTheTurboDecoder) {
+    for (const Chunk& chunk : {Chunk{10, 17, 31}, Chunk{11, 20, 38}, Chunk{10, 18, 34}}) {
+        expect_precompiled(of_turbo_decoder(16, 28, chunk, 4));
+        expect_precompiled(of_turbo_decoder(68, 120, chunk, 1));
+    }
+}
+
+// The same; the first chunk's zeros before the clip are in memory.
+TEST_F(CudnnOffers, PrecompiledConvolutionsOfTheFullDecoder) {
+    expect_precompiled(of_full_decoder(16, 28, {3, 3, 3}, 1));
+    expect_precompiled(of_full_decoder(16, 28, {10, 18, 34}, 2));
+    expect_precompiled(of_full_decoder(68, 120, {3, 3, 3}, 1));
+    expect_precompiled(of_full_decoder(68, 120, {3, 4, 6}, 1));
+}
+
+// As the picture encoder halves; its zeros are in memory.
+TEST_F(CudnnOffers, PrecompiledConvolutionsInStepsOfTwo) {
+    CudnnConvolution halving = convolution({1, 545, 961, 160}, 160, square);
+    halving.before = halving.after = {0, 0, 0};
+    halving.stride = {1, 2, 2};
+    halving.y = {1, 272, 480, 160};
+    expect_precompiled({halving});
+}
+
+// 40 heads over 8 of keys and values, 128 wide; a frame's window of keys beside all of them.
+TEST_F(CudnnOffers, AttentionOfTheTransformer) {
+    for (const Index tokens : {4110, 14862, 65806})
+        for (const Index keys : {tokens, tokens / 2 + 13, Index{477}})
+            EXPECT_EQ(problem_of(CudnnAttention{tokens, keys, 40, 8, 128, 0.088F},
+                                 CudnnEngines::any, false),
+                      "")
+                << tokens << " tokens over " << keys;
+}
+
+TEST_F(CudnnOffers, NothingForHeadsOfAnOddSize) {
+    EXPECT_NE(problem_of(CudnnAttention{64, 64, 1, 1, 129, 1.0F}, CudnnEngines::any, false), "");
+}
+
+}  // namespace
+}  // namespace gallop
