@@ -108,8 +108,8 @@ void launch(const ToRgb8&, cudaStream_t);
 
 // ---- norm.cu ------------------------------------------------------------------------------------
 
-/// y = act(norm(x)) row by row, one warp a row. x, y: [rows, width], may be the same array; weight:
-/// [E, width] f32 or null for NormKind::rms.
+/// y = act(norm(x)) row by row. x, y: [rows, width], may be the same array; weight: [E, width] f32 or
+/// null for NormKind::rms. Fast: widths that are multiples of 8, at most 8192, on addresses of 16 bytes.
 struct Norm {
     Input x;
     const float* weight;

@@ -258,26 +258,37 @@ TEST_F(Gpu, Projects) {
         f32_tolerance);
 }
 
+// Rows of a few threads, a warp, a block, and wider ones; widths and addresses (`skipped` elements after an
+// aligned one) with and without accesses of 16 bytes.
 TEST_P(GpuIn, Normalises) {
     const std::array<Index, 3> segments{20, 1, 16};
-    for (const Index width : {3, 96, 1031}) {
-        const Tensor x = random({37, width});
+    for (const Index width : {1, 3, 7, 8, 64, 96, 192, 264, 1000, 1031, 3413, 5120, 8192, 8200}) {
+        const Index skipped = width % 64 == 0 ? 1 : 0;
+        const Tensor x = random({37 * width + skipped});
         const Tensor weight = random_.tensor({3 * width});
+        const auto rows = [&](Tensor& of, Index skip) {
+            return of.view().rows(skip, skip + 37 * width).reshape({37, width});
+        };
         for (const NormSpec::Kind kind :
              {NormSpec::Kind::rms_offset, NormSpec::Kind::rms, NormSpec::Kind::l2})
-            agree(
-                [&](Backend& on) {
-                    const Tensor w = on.upload(weight);
-                    Tensor y = on.upload(x);  // in place
-                    on.norm(y, kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
-                            {kind, 1e-6F}, segments, y, Activation::silu);
-                    return on.download(y);
-                },
-                tolerance_);
+            for (const Activation activation :
+                 {Activation::none, Activation::silu, Activation::tanh})
+                for (Index skip = 0; skip <= skipped; ++skip)
+                    agree(
+                        [&](Backend& on) {
+                            const Tensor w = on.upload(weight);
+                            Tensor y = on.upload(x);  // in place
+                            on.norm(rows(y, skip),
+                                    kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
+                                    {kind, 1e-6F}, segments, rows(y, skip), activation);
+                            return on.download(y);
+                        },
+                        tolerance_);
         agree(
             [&](Backend& on) {
-                Tensor y = poisoned(on, x.shape());  // f32 whatever x is
-                on.norm(on.upload(x), on.upload(weight).view().rows(0, width), {}, {}, y);
+                Tensor from = on.upload(x);
+                Tensor y = poisoned(on, {37, width});  // f32 whatever x is
+                on.norm(rows(from, 0), on.upload(weight).view().rows(0, width), {}, {}, y);
                 return on.download(y);
             },
             f32_tolerance);

@@ -1,0 +1,78 @@
+#pragma once
+
+// Eight neighbouring values at a time, moved in whole 16 bytes: one access of bf16, two of f32.
+
+#include "kernels/common.cuh"
+
+namespace gallop::kernels {
+
+/// Values of a run.
+constexpr int run = 8;
+
+struct Run {
+    float values[run];
+};
+
+/// A run as memory has it. Apart from its values, so that several are on their way before the first is
+/// waited for, and bf16 takes half the registers.
+template <bool half>
+struct PackedRun {
+    uint4 words[half ? 1 : 2];
+};
+
+/// Can runs be read or written there? They begin at multiples of `run` values.
+inline bool takes_runs(const void* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % sizeof(uint4) == 0;
+}
+
+/// Run i of x.
+template <bool half>
+__device__ PackedRun<half> fetch_run(const void* x, Index i) {
+    PackedRun<half> packed;
+#pragma unroll
+    for (int k = 0; k < (half ? 1 : 2); ++k)
+        packed.words[k] = static_cast<const uint4*>(x)[half ? i : 2 * i + k];
+    return packed;
+}
+
+template <bool half>
+__device__ Run widened(const PackedRun<half>& packed) {
+    Run made;
+#pragma unroll
+    for (int k = 0; k < (half ? 1 : 2); ++k) {
+        const uint4& four = packed.words[k];
+        const unsigned words[] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (half) {
+                const float2 pair =
+                    __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(words[i]));
+                made.values[2 * i] = pair.x;
+                made.values[2 * i + 1] = pair.y;
+            } else {
+                made.values[4 * k + i] = reinterpret_cast<const float&>(words[i]);
+            }
+        }
+    }
+    return made;
+}
+
+__device__ inline Run load_run(const float* x, Index i) { return widened(fetch_run<false>(x, i)); }
+
+/// Writes run i of y.
+__device__ inline void store_run(Output y, Index i, const Run& x) {
+    if (y.half) {
+        unsigned words[run / 2];
+#pragma unroll
+        for (int k = 0; k < run; k += 2)
+            reinterpret_cast<__nv_bfloat162&>(words[k / 2]) =
+                __floats2bfloat162_rn(x.values[k], x.values[k + 1]);
+        static_cast<uint4*>(y.data)[i] = {words[0], words[1], words[2], words[3]};
+    } else {
+        float4* to = static_cast<float4*>(y.data) + 2 * i;
+        to[0] = {x.values[0], x.values[1], x.values[2], x.values[3]};
+        to[1] = {x.values[4], x.values[5], x.values[6], x.values[7]};
+    }
+}
+
+}  // namespace gallop::kernels
