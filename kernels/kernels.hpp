@@ -42,7 +42,8 @@ enum class MaskKind : std::uint8_t { full, frames, window };
 
 // ---- gather.cu ----------------------------------------------------------------------------------
 
-/// y[i₀, i₁, …] = x[offset + Σ iₐ·strides[a]], y in its own order. Elements of 1, 2, 4 or 8 bytes.
+/// y[i₀, i₁, …] = x[offset + Σ iₐ·strides[a]], y in its own order. Elements of 1, 2, 4 or 8 bytes; where
+/// the innermost lie together in x, too, they are moved in up to 16 bytes at a time.
 struct Gather {
     static constexpr int most_axes = 8;
     const void* x;

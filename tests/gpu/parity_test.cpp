@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <numeric>
 
 #include <gmock/gmock.h>
 
@@ -117,6 +118,9 @@ TEST_P(GpuIn, MovesBytes) {
     same_bytes([&](Backend& on) {
         return made(on, {37, 11}, [&](Tensor& y) { on.columns(on.upload(rows), 13, y); });
     });
+    same_bytes([&](Backend& on) {
+        return made(on, {37, 8}, [&](Tensor& y) { on.columns(on.upload(rows), 12, y); });
+    });
     const Tensor picture = random({3, 5, 7, 9});
     same_bytes([&](Backend& on) {
         return made(on, {3, 5, 7, 27},
@@ -133,6 +137,55 @@ TEST_P(GpuIn, MovesBytes) {
             on.copy(on.upload(rows), y);
             return on.download(y);
         });
+}
+
+// Neighbours that stay neighbours, in runs of any bytes and from any address (`skip` elements after an
+// aligned one); axes of one element and axes that lie as one.
+TEST_P(GpuIn, MovesNeighboursTogether) {
+    for (const Index channels : {1, 2, 4, 6, 12, 24, 64, 104})
+        for (const Index skip : {0, 1, 2, 4}) {
+            const Index elements = 2 * 3 * 5 * 4 * channels;
+            const Tensor x = random({elements + skip});
+            const auto shaped = [&](const Tensor& of, const Shape& shape) {
+                return of.view().rows(skip, skip + elements).reshape(shape);
+            };
+            same_bytes([&](Backend& on) {
+                return made(on, {2, 5, 3, 4, channels}, [&](Tensor& y) {
+                    on.permute(shaped(on.upload(x), {2, 3, 5, 4, channels}), {2, 3, 5, 4, channels},
+                               std::array{0, 2, 1, 3, 4}, y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {4, 1, 6, channels, 5}, [&](Tensor& y) {
+                    on.permute(shaped(on.upload(x), {1, 6, 5, 4, channels}), {1, 6, 5, 4, channels},
+                               std::array{3, 0, 1, 4, 2}, y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {6, 10, 8, channels}, [&](Tensor& y) {
+                    on.upsample_nearest(shaped(on.upload(x), {6, 5, 4, channels}), y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {30, 2 * channels}, [&](Tensor& y) {
+                    on.columns(shaped(on.upload(x), {30, 4 * channels}), channels, y);
+                });
+            });
+        }
+}
+
+// Its last elements have numbers above 2³².
+TEST_F(Gpu, MovesWhatLiesFarAway) {
+    constexpr Index columns = Index{1} << 30;
+    constexpr Index end = 5 * columns;
+    Tensor last({5}, DType::u8);
+    std::iota(last.data<std::uint8_t>(), last.data<std::uint8_t>() + 5, std::uint8_t{1});
+    Tensor x = cuda_->empty({5, columns}, DType::u8);
+    cuda_->upload(last, x.view().reshape({end}).rows(end - 5, end));
+    Tensor y = poisoned(*cuda_, {5, 5}, DType::u8);
+    cuda_->columns(x, columns - 5, y);
+    const Tensor moved = cuda_->download(y.view().rows(4, 5));
+    EXPECT_EQ(std::memcmp(moved.view().raw(), last.view().raw(), last.bytes()), 0);
 }
 
 TEST_P(GpuIn, TakesMeansOfChannels) {
