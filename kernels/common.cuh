@@ -103,6 +103,11 @@ __device__ inline float apply(Activation activation, float x) {
     return x;
 }
 
+/// Does data begin where accesses of 16 bytes may?
+inline bool takes_16_bytes(const void* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % sizeof(uint4) == 0;
+}
+
 /// Blocks of a grid that walks over `count` pieces of work, `per_block` at a time, in strides.
 inline unsigned blocks_for(Index count, Index per_block) {
     constexpr Index most = 132 * 64;

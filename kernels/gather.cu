@@ -122,20 +122,8 @@ Gather widened(Gather a) {
     return a;
 }
 
-}  // namespace
-
-void launch(const Gather& given, cudaStream_t stream) {
-    const Gather a = widened(joined(given));
-    switch (a.element_bytes) {
-        case 1: return gather<std::uint8_t>(a, stream);
-        case 2: return gather<std::uint16_t>(a, stream);
-        case 4: return gather<std::uint32_t>(a, stream);
-        case 8: return gather<std::uint64_t>(a, stream);
-        default: return gather<uint4>(a, stream);
-    }
-}
-
-void launch(const Pad& a, cudaStream_t stream) {
+template <class T>
+void pad(const Pad& a, cudaStream_t stream) {
     Index n = 1;
     for (const Index extent : a.y_extent) n *= extent;
     for_each(n, stream, "padding", [a] __device__(Index i) {
@@ -151,9 +139,33 @@ void launch(const Pad& a, cudaStream_t stream) {
             step *= a.x_extent[axis];
             rest = outer;
         }
-        static_cast<std::uint16_t*>(a.y)[i] =
-            inside ? static_cast<const std::uint16_t*>(a.x)[from] : std::uint16_t{0};
+        static_cast<T*>(a.y)[i] = inside ? static_cast<const T*>(a.x)[from] : T{};
     });
+}
+
+}  // namespace
+
+void launch(const Gather& given, cudaStream_t stream) {
+    const Gather a = widened(joined(given));
+    switch (a.element_bytes) {
+        case 1: return gather<std::uint8_t>(a, stream);
+        case 2: return gather<std::uint16_t>(a, stream);
+        case 4: return gather<std::uint32_t>(a, stream);
+        case 8: return gather<std::uint64_t>(a, stream);
+        default: return gather<uint4>(a, stream);
+    }
+}
+
+void launch(const Pad& given, cudaStream_t stream) {
+    constexpr Index together = sizeof(uint4) / sizeof(std::uint16_t);
+    constexpr int inner = Pad::axes - 1;
+    const auto whole = [](Index n) { return n % together == 0; };
+    if (!whole(given.x_extent[inner]) || !whole(given.y_extent[inner]) ||
+        !whole(given.before[inner]) || !takes_16_bytes(given.x) || !takes_16_bytes(given.y))
+        return pad<std::uint16_t>(given, stream);
+    Pad a = given;
+    for (Index* of : {&a.x_extent[inner], &a.y_extent[inner], &a.before[inner]}) *of /= together;
+    pad<uint4>(a, stream);
 }
 
 void launch(const Convert& a, cudaStream_t stream) {

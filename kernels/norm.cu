@@ -114,8 +114,8 @@ bool start_in_registers(const Norm& a, cudaStream_t stream) {
 
 void launch(const Norm& a, cudaStream_t stream) {
     if (a.rows == 0 || a.width == 0) return;
-    const bool runs =
-        a.width % run == 0 && takes_runs(a.x.data) && takes_runs(a.y.data) && takes_runs(a.weight);
+    const bool runs = a.width % run == 0 && takes_16_bytes(a.x.data) && takes_16_bytes(a.y.data) &&
+                      takes_16_bytes(a.weight);
     if (runs &&
         (a.x.half ? start_in_registers<true>(a, stream) : start_in_registers<false>(a, stream)))
         return;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Eight neighbouring values at a time, moved in whole 16 bytes: one access of bf16, two of f32.
+// Eight neighbouring values at a time, moved in whole 16 bytes: one access of bf16, two of f32. The arrays
+// begin at multiples of 16 bytes (`takes_16_bytes`), the runs at multiples of `run` values.
 
 #include "kernels/common.cuh"
 
@@ -19,11 +20,6 @@ template <bool half>
 struct PackedRun {
     uint4 words[half ? 1 : 2];
 };
-
-/// Can runs be read or written there? They begin at multiples of `run` values.
-inline bool takes_runs(const void* data) {
-    return reinterpret_cast<std::uintptr_t>(data) % sizeof(uint4) == 0;
-}
 
 /// Run i of x.
 template <bool half>
