@@ -1,4 +1,4 @@
-#include "kernels/common.cuh"
+#include "kernels/runs.cuh"
 
 namespace gallop::kernels {
 namespace {
@@ -169,7 +169,7 @@ void launch(const Pad& given, cudaStream_t stream) {
 }
 
 void launch(const Convert& a, cudaStream_t stream) {
-    for_each(a.n, stream, "convert", [a] __device__(Index i) { store(a.y, i, load(a.x, i)); });
+    map(a.n, stream, "convert", a.y, a.x, [] __device__(float x) { return x; });
 }
 
 void launch(const MeanRuns& a, cudaStream_t stream) {

@@ -123,10 +123,27 @@ void launch(const Norm& a, cudaStream_t stream) {
 }
 
 void launch(const Affine& a, cudaStream_t stream) {
-    for_each(a.rows * a.width, stream, "affine", [a] __device__(Index i) {
+    const bool scaled = a.scale != nullptr;
+    if (a.width % run == 0 && takes_16_bytes(a.x.data) && takes_16_bytes(a.y.data) &&
+        takes_16_bytes(a.scale) && takes_16_bytes(a.shift)) {
+        const Index runs = a.width / run;
+        for_each(a.rows * runs, stream, "affine", [a, runs, scaled] __device__(Index i) {
+            const Index c = modulo(i, runs);
+            Run y = load_run(a.x, i);
+            const Run shift = load_run(a.shift, c);
+            const Run scale = scaled ? load_run(a.scale, c) : Run{};
+#pragma unroll
+            for (int k = 0; k < run; ++k)
+                y.values[k] =
+                    (scaled ? y.values[k] * scale.values[k] : y.values[k]) + shift.values[k];
+            store_run(a.y, i, y);
+        });
+        return;
+    }
+    for_each(a.rows * a.width, stream, "affine", [a, scaled] __device__(Index i) {
         const Index c = modulo(i, a.width);
         const float x = load(a.x, i);
-        store(a.y, i, (a.scale == nullptr ? x : x * a.scale[c]) + a.shift[c]);
+        store(a.y, i, (scaled ? x * a.scale[c] : x) + a.shift[c]);
     });
 }
 

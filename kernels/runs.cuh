@@ -54,6 +54,9 @@ __device__ Run widened(const PackedRun<half>& packed) {
 }
 
 __device__ inline Run load_run(const float* x, Index i) { return widened(fetch_run<false>(x, i)); }
+__device__ inline Run load_run(Input x, Index i) {
+    return x.half ? widened(fetch_run<true>(x.data, i)) : widened(fetch_run<false>(x.data, i));
+}
 
 /// Writes run i of y.
 __device__ inline void store_run(Output y, Index i, const Run& x) {
@@ -69,6 +72,70 @@ __device__ inline void store_run(Output y, Index i, const Run& x) {
         to[0] = {x.values[0], x.values[1], x.values[2], x.values[3]};
         to[1] = {x.values[4], x.values[5], x.values[6], x.values[7]};
     }
+}
+
+/// An array whose type the compiler knows.
+template <bool half>
+struct Typed {
+    const void* data;
+};
+
+template <class F, class... Runs>
+__device__ Run map_runs(const F& f, const Runs&... x) {
+    Run y;
+#pragma unroll
+    for (int k = 0; k < run; ++k) y.values[k] = f(x.values[k]...);
+    return y;
+}
+
+template <class F, bool... half>
+__device__ Run map_packed(const F& f, const PackedRun<half>&... x) {
+    return map_runs(f, widened(x)...);
+}
+
+template <class F, bool... half>
+__global__ void __launch_bounds__(block_size)
+    map_each(Index n, Index runs, F f, Output y, Typed<half>... x) {
+    const Index first = static_cast<Index>(blockIdx.x) * block_size + threadIdx.x;
+    const Index step = static_cast<Index>(gridDim.x) * block_size;
+    for (Index i = first; i < runs; i += step)
+        store_run(y, i, map_packed(f, fetch_run<half>(x.data, i)...));
+    for (Index i = runs * run + first; i < n; i += step)
+        store(y, i, f(load(Input{x.data, half}, i)...));
+}
+
+template <class F, bool... half>
+void map_typed(Index n, cudaStream_t stream, const char* what, const F& f, Output y,
+               Typed<half>... x) {
+    if (n == 0) return;
+    const bool aligned = takes_16_bytes(y.data) && (takes_16_bytes(x.data) && ...);
+    const Index runs = aligned ? n / run : 0;
+    enqueue(map_each<F, half...>, blocks_for(std::max(runs, n - runs * run), block_size), 0, stream,
+            what, n, runs, f, y, x...);
+}
+
+/// y[i] = f(x[i]), n elements; y may be x. In runs where addresses allow it.
+template <class F>
+void map(Index n, cudaStream_t stream, const char* what, Output y, Input x, const F& f) {
+    if (x.half)
+        map_typed(n, stream, what, f, y, Typed<true>{x.data});
+    else
+        map_typed(n, stream, what, f, y, Typed<false>{x.data});
+}
+
+/// y[i] = f(a[i], b[i]), likewise.
+template <class F>
+void map(Index n, cudaStream_t stream, const char* what, Output y, Input a, Input b, const F& f) {
+    const auto with = [&](auto typed) {
+        if (b.half)
+            map_typed(n, stream, what, f, y, typed, Typed<true>{b.data});
+        else
+            map_typed(n, stream, what, f, y, typed, Typed<false>{b.data});
+    };
+    if (a.half)
+        with(Typed<true>{a.data});
+    else
+        with(Typed<false>{a.data});
 }
 
 }  // namespace gallop::kernels

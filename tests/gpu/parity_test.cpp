@@ -386,6 +386,54 @@ TEST_P(GpuIn, Activates) {
         0);
 }
 
+// Any number of elements, from any address (`skip` elements after an aligned one).
+TEST_P(GpuIn, WorksOnRunsAndWhatTheyLeave) {
+    for (const Index n : {1, 7, 8, 64, 1000, 2731, 13652})
+        for (const Index skip : {0, 1, 4}) {
+            const Tensor x = random({2 * n + skip}, 6.0F);
+            const Tensor other = random({n + skip});
+            const auto on_views =
+                [&](const std::function<void(Backend&, ConstTensorView, TensorView)>& op,
+                    Index inputs, double tolerance) {
+                    agree(
+                        [&](Backend& on) {
+                            const Tensor from = on.upload(x);
+                            Tensor y = on.upload(other);
+                            op(on, from.rows(skip, skip + inputs).reshape({1, inputs}),
+                               y.rows(skip, skip + n).reshape({1, n}));
+                            return on.download(y);
+                        },
+                        tolerance);
+                };
+            on_views([](Backend& on, auto u, auto y) { on.swiglu7(u, y); }, 2 * n, tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.gelu7(u, y); }, n, tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.activate(u, Activation::silu, y); }, n,
+                     tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.add(y, u); }, n, 0);
+            on_views([](Backend& on, auto u, auto y) { on.geglu(u, u, true, y); }, n,
+                     2 * tolerance_);
+            for (const DType to : {DType::f32, DType::bf16})
+                same_bytes([&](Backend& on) {
+                    Tensor y = poisoned(on, {n + skip}, to);
+                    on.copy(on.upload(x).rows(0, n), y.rows(skip, skip + n));
+                    return on.download(y.rows(skip, skip + n));
+                });
+        }
+}
+
+// The residual is f32 whatever is added to it.
+TEST_F(Gpu, AddsBf16ToF32) {
+    const Tensor x = random_.tensor({7, 333});
+    const Tensor y = random({7, 333}, DType::bf16);
+    agree(
+        [&](Backend& on) {
+            Tensor sum = on.upload(x);
+            on.add(sum, on.upload(y));
+            return on.download(sum);
+        },
+        0);
+}
+
 TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
     constexpr Index length = 43, heads = 6, groups = 2, size = 40, angles = 15;
     const Tensor u = random({length, (heads + 2 * groups) * size + heads});
@@ -413,13 +461,24 @@ TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
                 return on.download(turned);
             },
             tolerance_);
-    agree(
-        [&](Backend& on) {
-            Tensor gated = on.upload(x);
-            on.gate_heads(gated, on.upload(u), u.size(1) - heads);
-            return on.download(gated);
-        },
-        tolerance_);
+}
+
+TEST_P(GpuIn, GatesHeads) {
+    constexpr Index length = 43, heads = 6, columns = 31;
+    const Tensor u = random({length, columns});
+    for (const Index size : {1, 20, 40, 128})
+        for (const Index skip : {0, 1}) {
+            const Index elements = length * heads * size;
+            const Tensor o = random({skip + elements});
+            agree(
+                [&](Backend& on) {
+                    Tensor gated = on.upload(o);
+                    on.gate_heads(gated.rows(skip, skip + elements).reshape({length, heads, size}),
+                                  on.upload(u), columns - heads);
+                    return on.download(gated);
+                },
+                tolerance_);
+        }
 }
 
 TEST_P(GpuIn, Attends) {
@@ -655,15 +714,21 @@ TEST_F(Gpu, ScalesPictures) {
                 return on.download(y);
             },
             f32_tolerance);
-    const Tensor scale = random_.tensor({3});
-    const Tensor shift = random_.tensor({3});
-    agree(
-        [&](Backend& on) {
-            Tensor y = poisoned(on, x.shape());
-            on.affine_channels(on.upload(x), on.upload(scale), on.upload(shift), y);
-            return on.download(y);
-        },
-        0);
+}
+
+TEST_F(Gpu, ScalesAndShiftsChannels) {
+    for (const Index channels : {3, 8, 12, 96}) {
+        const Tensor x = random_.tensor({4, 5, 7, channels});
+        const Tensor scale = random_.tensor({channels});
+        const Tensor shift = random_.tensor({channels});
+        agree(
+            [&](Backend& on) {
+                Tensor y = poisoned(on, x.shape());
+                on.affine_channels(on.upload(x), on.upload(scale), on.upload(shift), y);
+                return on.download(y);
+            },
+            0);
+    }
 }
 
 TEST_P(GpuIn, GivesTheCpusColours) {
