@@ -10,7 +10,7 @@ namespace gallop::kernels {
 /// Values of a run.
 constexpr int run = 8;
 
-struct Run {
+struct alignas(sizeof(uint4)) Run {
     float values[run];
 };
 

@@ -434,24 +434,42 @@ TEST_F(Gpu, AddsBf16ToF32) {
         0);
 }
 
+// Sizes, angles and columns with and without accesses of 16 bytes; `skip` elements after an aligned address.
 TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
-    constexpr Index length = 43, heads = 6, groups = 2, size = 40, angles = 15;
-    const Tensor u = random({length, (heads + 2 * groups) * size + heads});
-    const Tensor q_norm = random_.tensor({2 * size});
-    const Tensor k_norm = random_.tensor({2 * size});
+    struct Case {
+        Index heads, groups, size, angles, rest, skip;
+    };
+    for (const Case& c :
+         {Case{6, 2, 40, 15, 6, 0}, Case{6, 2, 40, 16, 8, 0}, Case{5, 1, 128, 48, 8, 0},
+          Case{5, 1, 128, 48, 8, 1}, Case{5, 1, 128, 64, 3, 0}, Case{2, 1, 8, 0, 0, 0},
+          Case{3, 3, 136, 48, 0, 0}, Case{2, 2, 12, 4, 0, 0}}) {
+        constexpr Index length = 43;
+        const Index columns = (c.heads + 2 * c.groups) * c.size + c.rest;
+        const Tensor u = random({c.skip + length * columns});
+        const Tensor q_norm = random_.tensor({2 * c.size});
+        const Tensor k_norm = random_.tensor({2 * c.size});
+        const Tensor rope = random_.tensor({length, 2 * c.angles});
+        const std::array<Index, 2> segments{40, 3};
+        for (int part = 0; part < 3; ++part)
+            agree(
+                [&](Backend& on) {
+                    const Tensor from = on.upload(u);
+                    Tensor q = poisoned(on, {length, c.heads, c.size}, dtype_);
+                    Tensor k = poisoned(on, {length, c.groups, c.size}, dtype_);
+                    Tensor v = poisoned(on, {length, c.groups, c.size}, dtype_);
+                    on.split_qkv(
+                        from.rows(c.skip, c.skip + length * columns).reshape({length, columns}),
+                        on.upload(q_norm), on.upload(k_norm), {}, segments, on.upload(rope), q, k,
+                        v);
+                    return on.download(part == 0 ? q : part == 1 ? k : v);
+                },
+                tolerance_);
+    }
+}
+
+TEST_P(GpuIn, RotatesHeads) {
+    constexpr Index length = 43, heads = 6, size = 40, angles = 15;
     const Tensor rope = random_.tensor({length, 2 * angles});
-    const std::array<Index, 2> segments{40, 3};
-    for (int part = 0; part < 3; ++part)
-        agree(
-            [&](Backend& on) {
-                Tensor q = poisoned(on, {length, heads, size}, dtype_);
-                Tensor k = poisoned(on, {length, groups, size}, dtype_);
-                Tensor v = poisoned(on, {length, groups, size}, dtype_);
-                on.split_qkv(on.upload(u), on.upload(q_norm), on.upload(k_norm), {}, segments,
-                             on.upload(rope), q, k, v);
-                return on.download(part == 0 ? q : part == 1 ? k : v);
-            },
-            tolerance_);
     const Tensor x = random({length, heads, size});
     for (const bool round : {false, true})
         agree(
