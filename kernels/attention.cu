@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "kernels/common.cuh"
+#include "kernels/runs.cuh"
 
 namespace gallop::kernels {
 namespace {
@@ -215,11 +215,24 @@ void launch(const Attention& a, cudaStream_t stream) {
 }
 
 void launch(const GateHeads& a, cudaStream_t stream) {
-    for_each(a.rows * a.heads * a.size, stream, "gates", [a] __device__(Index i) {
-        const Index head = quotient(i, a.size);  // of all rows
+    // The gate of a head of all rows.
+    const auto gate = [a] __device__(Index head) {
         const Index row = quotient(head, a.heads);
-        const Index gate = row * a.columns + a.column + head - row * a.heads;
-        store(a.o, i, load(a.o, i) * sigmoid(load(a.u, gate)));
+        return sigmoid(load(a.u, row * a.columns + a.column + head - row * a.heads));
+    };
+    if (a.size % run == 0 && takes_16_bytes(a.o.data)) {
+        const Index runs = a.size / run;
+        for_each(a.rows * a.heads * runs, stream, "gates", [a, gate, runs] __device__(Index i) {
+            Run o = load_run(Input{a.o.data, a.o.half}, i);
+            const float factor = gate(quotient(i, runs));
+#pragma unroll
+            for (float& value : o.values) value *= factor;
+            store_run(a.o, i, o);
+        });
+        return;
+    }
+    for_each(a.rows * a.heads * a.size, stream, "gates", [a, gate] __device__(Index i) {
+        store(a.o, i, load(a.o, i) * gate(quotient(i, a.size)));
     });
 }
 

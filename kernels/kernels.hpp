@@ -42,7 +42,8 @@ enum class MaskKind : std::uint8_t { full, frames, window };
 
 // ---- gather.cu ----------------------------------------------------------------------------------
 
-/// y[i₀, i₁, …] = x[offset + Σ iₐ·strides[a]], y in its own order. Elements of 1, 2, 4 or 8 bytes.
+/// y[i₀, i₁, …] = x[offset + Σ iₐ·strides[a]], y in its own order. Elements of 1, 2, 4 or 8 bytes; where
+/// the innermost lie together in x, too, they are moved in up to 16 bytes at a time.
 struct Gather {
     static constexpr int most_axes = 8;
     const void* x;
@@ -108,8 +109,8 @@ void launch(const ToRgb8&, cudaStream_t);
 
 // ---- norm.cu ------------------------------------------------------------------------------------
 
-/// y = act(norm(x)) row by row, one warp a row. x, y: [rows, width], may be the same array; weight:
-/// [E, width] f32 or null for NormKind::rms.
+/// y = act(norm(x)) row by row. x, y: [rows, width], may be the same array; weight: [E, width] f32 or
+/// null for NormKind::rms. Fast: widths that are multiples of 8, at most 8192, on addresses of 16 bytes.
 struct Norm {
     Input x;
     const float* weight;

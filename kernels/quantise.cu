@@ -9,20 +9,6 @@ constexpr int block_warps = block_size / warp_size;
 /// Values that a thread takes at once.
 constexpr int run = 4;
 
-/// The sum, or the largest, over the block, in every thread.
-template <bool sum>
-__device__ float over_block(float x, float* shared) {
-    x = sum ? warp_sum(x) : warp_max(x);
-    __syncthreads();  // nobody still reads what was there
-    if (threadIdx.x % warp_size == 0) shared[threadIdx.x / warp_size] = x;
-    __syncthreads();
-    float all = shared[0];
-#pragma unroll
-    for (int warp = 1; warp < block_warps; ++warp)
-        all = sum ? all + shared[warp] : fmaxf(all, shared[warp]);
-    return all;
-}
-
 /// Values i … i+3 of a row, whose address `vectors` says is good for that.
 template <bool vectors>
 __device__ float4 load_run(Input x, Index first, Index i, Index width) {

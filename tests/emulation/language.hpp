@@ -48,6 +48,10 @@ T __shfl_sync(unsigned /*mask: all*/, T x, int source) {
     return gallop::emulation::exchange(x, static_cast<unsigned>(source));
 }
 
+/// As the hardware: 2^(x·log₂ e), the product rounded; and a division that is 0 by large numbers.
+inline float __expf(float x) { return std::exp2(x * 1.4426950408889634F); }
+inline float __fdividef(float x, float y) { return std::fabs(y) > 0x1p126F ? x * 0.0F : x / y; }
+
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute which,
                                  int value) {

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <numeric>
 
 #include <gmock/gmock.h>
 
@@ -117,6 +118,9 @@ TEST_P(GpuIn, MovesBytes) {
     same_bytes([&](Backend& on) {
         return made(on, {37, 11}, [&](Tensor& y) { on.columns(on.upload(rows), 13, y); });
     });
+    same_bytes([&](Backend& on) {
+        return made(on, {37, 8}, [&](Tensor& y) { on.columns(on.upload(rows), 12, y); });
+    });
     const Tensor picture = random({3, 5, 7, 9});
     same_bytes([&](Backend& on) {
         return made(on, {3, 5, 7, 27},
@@ -133,6 +137,55 @@ TEST_P(GpuIn, MovesBytes) {
             on.copy(on.upload(rows), y);
             return on.download(y);
         });
+}
+
+// Neighbours that stay neighbours, in runs of any bytes and from any address (`skip` elements after an
+// aligned one); axes of one element and axes that lie as one.
+TEST_P(GpuIn, MovesNeighboursTogether) {
+    for (const Index channels : {1, 2, 4, 6, 12, 24, 64, 104})
+        for (const Index skip : {0, 1, 2, 4}) {
+            const Index elements = 2 * 3 * 5 * 4 * channels;
+            const Tensor x = random({elements + skip});
+            const auto shaped = [&](const Tensor& of, const Shape& shape) {
+                return of.view().rows(skip, skip + elements).reshape(shape);
+            };
+            same_bytes([&](Backend& on) {
+                return made(on, {2, 5, 3, 4, channels}, [&](Tensor& y) {
+                    on.permute(shaped(on.upload(x), {2, 3, 5, 4, channels}), {2, 3, 5, 4, channels},
+                               std::array{0, 2, 1, 3, 4}, y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {4, 1, 6, channels, 5}, [&](Tensor& y) {
+                    on.permute(shaped(on.upload(x), {1, 6, 5, 4, channels}), {1, 6, 5, 4, channels},
+                               std::array{3, 0, 1, 4, 2}, y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {6, 10, 8, channels}, [&](Tensor& y) {
+                    on.upsample_nearest(shaped(on.upload(x), {6, 5, 4, channels}), y);
+                });
+            });
+            same_bytes([&](Backend& on) {
+                return made(on, {30, 2 * channels}, [&](Tensor& y) {
+                    on.columns(shaped(on.upload(x), {30, 4 * channels}), channels, y);
+                });
+            });
+        }
+}
+
+// Its last elements have numbers above 2³².
+TEST_F(Gpu, MovesWhatLiesFarAway) {
+    constexpr Index columns = Index{1} << 30;
+    constexpr Index end = 5 * columns;
+    Tensor last({5}, DType::u8);
+    std::iota(last.data<std::uint8_t>(), last.data<std::uint8_t>() + 5, std::uint8_t{1});
+    Tensor x = cuda_->empty({5, columns}, DType::u8);
+    cuda_->upload(last, x.view().reshape({end}).rows(end - 5, end));
+    Tensor y = poisoned(*cuda_, {5, 5}, DType::u8);
+    cuda_->columns(x, columns - 5, y);
+    const Tensor moved = cuda_->download(y.view().rows(4, 5));
+    EXPECT_EQ(std::memcmp(moved.view().raw(), last.view().raw(), last.bytes()), 0);
 }
 
 TEST_P(GpuIn, TakesMeansOfChannels) {
@@ -258,26 +311,37 @@ TEST_F(Gpu, Projects) {
         f32_tolerance);
 }
 
+// Rows of a few threads, a warp, a block, and wider ones; widths and addresses (`skipped` elements after an
+// aligned one) with and without accesses of 16 bytes.
 TEST_P(GpuIn, Normalises) {
     const std::array<Index, 3> segments{20, 1, 16};
-    for (const Index width : {3, 96, 1031}) {
-        const Tensor x = random({37, width});
+    for (const Index width : {1, 3, 7, 8, 64, 96, 192, 264, 1000, 1031, 3413, 5120, 8192, 8200}) {
+        const Index skipped = width % 64 == 0 ? 1 : 0;
+        const Tensor x = random({37 * width + skipped});
         const Tensor weight = random_.tensor({3 * width});
+        const auto rows = [&](Tensor& of, Index skip) {
+            return of.view().rows(skip, skip + 37 * width).reshape({37, width});
+        };
         for (const NormSpec::Kind kind :
              {NormSpec::Kind::rms_offset, NormSpec::Kind::rms, NormSpec::Kind::l2})
-            agree(
-                [&](Backend& on) {
-                    const Tensor w = on.upload(weight);
-                    Tensor y = on.upload(x);  // in place
-                    on.norm(y, kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
-                            {kind, 1e-6F}, segments, y, Activation::silu);
-                    return on.download(y);
-                },
-                tolerance_);
+            for (const Activation activation :
+                 {Activation::none, Activation::silu, Activation::tanh})
+                for (Index skip = 0; skip <= skipped; ++skip)
+                    agree(
+                        [&](Backend& on) {
+                            const Tensor w = on.upload(weight);
+                            Tensor y = on.upload(x);  // in place
+                            on.norm(rows(y, skip),
+                                    kind == NormSpec::Kind::rms ? ConstTensorView() : w.view(),
+                                    {kind, 1e-6F}, segments, rows(y, skip), activation);
+                            return on.download(y);
+                        },
+                        tolerance_);
         agree(
             [&](Backend& on) {
-                Tensor y = poisoned(on, x.shape());  // f32 whatever x is
-                on.norm(on.upload(x), on.upload(weight).view().rows(0, width), {}, {}, y);
+                Tensor from = on.upload(x);
+                Tensor y = poisoned(on, {37, width});  // f32 whatever x is
+                on.norm(rows(from, 0), on.upload(weight).view().rows(0, width), {}, {}, y);
                 return on.download(y);
             },
             f32_tolerance);
@@ -322,24 +386,90 @@ TEST_P(GpuIn, Activates) {
         0);
 }
 
+// Any number of elements, from any address (`skip` elements after an aligned one).
+TEST_P(GpuIn, WorksOnRunsAndWhatTheyLeave) {
+    for (const Index n : {1, 7, 8, 64, 1000, 2731, 13652})
+        for (const Index skip : {0, 1, 4}) {
+            const Tensor x = random({2 * n + skip}, 6.0F);
+            const Tensor other = random({n + skip});
+            const auto on_views =
+                [&](const std::function<void(Backend&, ConstTensorView, TensorView)>& op,
+                    Index inputs, double tolerance) {
+                    agree(
+                        [&](Backend& on) {
+                            const Tensor from = on.upload(x);
+                            Tensor y = on.upload(other);
+                            op(on, from.rows(skip, skip + inputs).reshape({1, inputs}),
+                               y.rows(skip, skip + n).reshape({1, n}));
+                            return on.download(y);
+                        },
+                        tolerance);
+                };
+            on_views([](Backend& on, auto u, auto y) { on.swiglu7(u, y); }, 2 * n, tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.gelu7(u, y); }, n, tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.activate(u, Activation::silu, y); }, n,
+                     tolerance_);
+            on_views([](Backend& on, auto u, auto y) { on.add(y, u); }, n, 0);
+            on_views([](Backend& on, auto u, auto y) { on.geglu(u, u, true, y); }, n,
+                     2 * tolerance_);
+            for (const DType to : {DType::f32, DType::bf16})
+                same_bytes([&](Backend& on) {
+                    Tensor y = poisoned(on, {n + skip}, to);
+                    on.copy(on.upload(x).rows(0, n), y.rows(skip, skip + n));
+                    return on.download(y.rows(skip, skip + n));
+                });
+        }
+}
+
+// The residual is f32 whatever is added to it.
+TEST_F(Gpu, AddsBf16ToF32) {
+    const Tensor x = random_.tensor({7, 333});
+    const Tensor y = random({7, 333}, DType::bf16);
+    agree(
+        [&](Backend& on) {
+            Tensor sum = on.upload(x);
+            on.add(sum, on.upload(y));
+            return on.download(sum);
+        },
+        0);
+}
+
+// Sizes, angles and columns with and without accesses of 16 bytes; `skip` elements after an aligned address.
 TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
-    constexpr Index length = 43, heads = 6, groups = 2, size = 40, angles = 15;
-    const Tensor u = random({length, (heads + 2 * groups) * size + heads});
-    const Tensor q_norm = random_.tensor({2 * size});
-    const Tensor k_norm = random_.tensor({2 * size});
+    struct Case {
+        Index heads, groups, size, angles, rest, skip;
+    };
+    for (const Case& c :
+         {Case{6, 2, 40, 15, 6, 0}, Case{6, 2, 40, 16, 8, 0}, Case{5, 1, 128, 48, 8, 0},
+          Case{5, 1, 128, 48, 8, 1}, Case{5, 1, 128, 64, 3, 0}, Case{2, 1, 8, 0, 0, 0},
+          Case{3, 3, 136, 48, 0, 0}, Case{2, 2, 12, 4, 0, 0}}) {
+        constexpr Index length = 43;
+        const Index columns = (c.heads + 2 * c.groups) * c.size + c.rest;
+        const Tensor u = random({c.skip + length * columns});
+        const Tensor q_norm = random_.tensor({2 * c.size});
+        const Tensor k_norm = random_.tensor({2 * c.size});
+        const Tensor rope = random_.tensor({length, 2 * c.angles});
+        const std::array<Index, 2> segments{40, 3};
+        for (int part = 0; part < 3; ++part)
+            agree(
+                [&](Backend& on) {
+                    const Tensor from = on.upload(u);
+                    Tensor q = poisoned(on, {length, c.heads, c.size}, dtype_);
+                    Tensor k = poisoned(on, {length, c.groups, c.size}, dtype_);
+                    Tensor v = poisoned(on, {length, c.groups, c.size}, dtype_);
+                    on.split_qkv(
+                        from.rows(c.skip, c.skip + length * columns).reshape({length, columns}),
+                        on.upload(q_norm), on.upload(k_norm), {}, segments, on.upload(rope), q, k,
+                        v);
+                    return on.download(part == 0 ? q : part == 1 ? k : v);
+                },
+                tolerance_);
+    }
+}
+
+TEST_P(GpuIn, RotatesHeads) {
+    constexpr Index length = 43, heads = 6, size = 40, angles = 15;
     const Tensor rope = random_.tensor({length, 2 * angles});
-    const std::array<Index, 2> segments{40, 3};
-    for (int part = 0; part < 3; ++part)
-        agree(
-            [&](Backend& on) {
-                Tensor q = poisoned(on, {length, heads, size}, dtype_);
-                Tensor k = poisoned(on, {length, groups, size}, dtype_);
-                Tensor v = poisoned(on, {length, groups, size}, dtype_);
-                on.split_qkv(on.upload(u), on.upload(q_norm), on.upload(k_norm), {}, segments,
-                             on.upload(rope), q, k, v);
-                return on.download(part == 0 ? q : part == 1 ? k : v);
-            },
-            tolerance_);
     const Tensor x = random({length, heads, size});
     for (const bool round : {false, true})
         agree(
@@ -349,13 +479,24 @@ TEST_P(GpuIn, SplitsNormalisesAndRotatesHeads) {
                 return on.download(turned);
             },
             tolerance_);
-    agree(
-        [&](Backend& on) {
-            Tensor gated = on.upload(x);
-            on.gate_heads(gated, on.upload(u), u.size(1) - heads);
-            return on.download(gated);
-        },
-        tolerance_);
+}
+
+TEST_P(GpuIn, GatesHeads) {
+    constexpr Index length = 43, heads = 6, columns = 31;
+    const Tensor u = random({length, columns});
+    for (const Index size : {1, 20, 40, 128})
+        for (const Index skip : {0, 1}) {
+            const Index elements = length * heads * size;
+            const Tensor o = random({skip + elements});
+            agree(
+                [&](Backend& on) {
+                    Tensor gated = on.upload(o);
+                    on.gate_heads(gated.rows(skip, skip + elements).reshape({length, heads, size}),
+                                  on.upload(u), columns - heads);
+                    return on.download(gated);
+                },
+                tolerance_);
+        }
 }
 
 TEST_P(GpuIn, Attends) {
@@ -591,15 +732,21 @@ TEST_F(Gpu, ScalesPictures) {
                 return on.download(y);
             },
             f32_tolerance);
-    const Tensor scale = random_.tensor({3});
-    const Tensor shift = random_.tensor({3});
-    agree(
-        [&](Backend& on) {
-            Tensor y = poisoned(on, x.shape());
-            on.affine_channels(on.upload(x), on.upload(scale), on.upload(shift), y);
-            return on.download(y);
-        },
-        0);
+}
+
+TEST_F(Gpu, ScalesAndShiftsChannels) {
+    for (const Index channels : {3, 8, 12, 96}) {
+        const Tensor x = random_.tensor({4, 5, 7, channels});
+        const Tensor scale = random_.tensor({channels});
+        const Tensor shift = random_.tensor({channels});
+        agree(
+            [&](Backend& on) {
+                Tensor y = poisoned(on, x.shape());
+                on.affine_channels(on.upload(x), on.upload(scale), on.upload(shift), y);
+                return on.download(y);
+            },
+            0);
+    }
 }
 
 TEST_P(GpuIn, GivesTheCpusColours) {
