@@ -5,7 +5,7 @@
 
 #include <unistd.h>
 
-#include "media/mp4.hpp"
+#include "media/clip_encoder.hpp"
 
 namespace gallop {
 
@@ -16,10 +16,10 @@ ClipFiles clip_files() {
         Mp4Options options;
         options.width = size.width;
         options.height = size.height;
-        const auto writer = std::make_shared<Mp4Writer>(path, options, std::move(sound));
-        return ClipFile{[writer](ConstTensorView pictures) { writer->add_frames(pictures); },
-                        [writer, path] {
-                            writer->finish();
+        const auto encoder = std::make_shared<ClipEncoder>(path, options, std::move(sound));
+        return ClipFile{[encoder](ConstTensorView pictures) { encoder->add(pictures); },
+                        [encoder, path] {
+                            encoder->finish();
                             std::filesystem::remove(path);
                         }};
     };
