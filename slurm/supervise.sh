@@ -49,7 +49,7 @@ fi
 
 requeue=""
 if [ "${1:-}" = --requeue ]; then requeue=yes; shift; fi
-if [ $# -lt 2 ]; then sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [ $# -lt 2 ]; then sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 run=$1
 shift
 if [ ! -d "$run" ]; then echo "supervise: $run: no such run directory" >&2; exit 2; fi

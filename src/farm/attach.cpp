@@ -70,7 +70,7 @@ public:
           queue_(start_.plan, start_.config.schedule.order,
                  fmt::format("{}-{}", host_name(), ::getpid())) {
         share_.confirm();
-        for (const Json& event : start_.reopened) journal_.append(event);
+        if (!start_.reopened.empty()) journal_reopened(start_, journal_);
         terminal_ = options.terminal;
         options.agent.renderers.directory = directory;
         for (const PlanRow& row : start_.plan.rows)
@@ -99,6 +99,11 @@ private:
         int slot;
         std::string name;
         double since;
+    };
+    struct FailedHere {
+        double until = 0;     ///< when this process may try it again
+        bool blames = false;  ///< this host, if it is done elsewhere
+        bool input = false;   ///< the request looked wrong
     };
 
     void turn() {
@@ -234,7 +239,7 @@ private:
                 start_.ledger.item(item).gpus > ready.gpus)
                 return false;
             const auto failed = failed_here_.find(item);
-            return failed == failed_here_.end() || now >= failed->second;
+            return failed == failed_here_.end() || now >= failed->second.until;
         };
         try {
             while (const auto item = queue_.next(now, wanted)) {
@@ -339,7 +344,7 @@ private:
         log_failure(failure);
         if (failed.why == FailureKind::disk) feed_at_ = now + disk_pause_seconds;
         if (failed.why != FailureKind::out_of_memory) fared_badly(failed, now);
-        if (given_up(failed.item, failure)) return;
+        if (failed.why != FailureKind::disk && given_up(failed.item, failure)) return;
         leases_.give_back(failed.id);
         held_.erase(failed.item);
     }
@@ -378,7 +383,9 @@ private:
         const double wait = failed.why == FailureKind::input ? lease_seconds_
                             : start_.config.retry.other_host ? other_host_seconds
                                                              : 0;
-        failed_here_[failed.item] = now + wait;
+        // The disk is everybody's.
+        failed_here_[failed.item] = {now + wait, failed.why != FailureKind::disk,
+                                     failed.why == FailureKind::input};
         if (++streak_ < suspect_streak || leases_.only_host()) return;
         const int doublings = std::min(streak_ - suspect_streak, longest_rest);
         feed_at_ = std::max(feed_at_, now + std::ldexp(policy_.suspect_seconds, doublings));
@@ -386,21 +393,30 @@ private:
 
     /// What failed here and was done elsewhere: then it is this host, or its device.
     void look_for_blame(double now) {
-        blame_ += static_cast<double>(std::erase_if(failed_here_, [&](const auto& failed) {
-            return start_.ledger.item(failed.first).state == ItemState::done;
-        }));
-        if (blame_ >= too_much_blame)
+        std::erase_if(failed_here_, [&](const auto& failed) {
+            const ItemState state = start_.ledger.item(failed.first).state;
+            if (state == ItemState::done && failed.second.blames) ++blame_;
+            // Another host says so, too: the request is wrong, and this host is not.
+            if (state == ItemState::quarantined && failed.second.input) streak_ = feed_at_ = 0;
+            return state != ItemState::open;
+        });
+        if (blame_ >= too_much_blame && !leases_.only_host())
             stop(fmt::format("{:.0f} items that failed here were done elsewhere", blame_), now,
                  coordinator::forever);
     }
 
     /// Why an item is not to be tried again; empty if it is. That a request is wrong takes two hosts'
-    /// word, or one's if no other has a process here.
+    /// word, or this one's if no other has a process here.
     std::string verdict(std::uint32_t item) {
         const coordinator::Trouble* trouble = start_.ledger.trouble(item);
         if (trouble == nullptr) return {};
-        if (const int hosts = trouble->hosts(coordinator::FailureKind::input);
-            hosts > 1 || (hosts == 1 && leases_.only_host()))
+        const auto said = std::find_if(trouble->failures.begin(), trouble->failures.end(),
+                                       [](const coordinator::Trouble::Failure& one) {
+                                           return one.kind == coordinator::FailureKind::input;
+                                       });
+        if (said != trouble->failures.end() &&
+            (trouble->hosts(coordinator::FailureKind::input) > 1 ||
+             (start_.ledger.host_name(said->host) == host_name() && leases_.only_host())))
             return "the request is wrong";
         if (policy_.other_host && trouble->hosts() >= 2) return "failed on two hosts";
         if (const int failed = trouble->tries() - trouble->losses; failed >= policy_.attempts)
@@ -496,8 +512,8 @@ private:
     std::map<int, message::Ready> ready_;            ///< slots that can take items
     std::map<std::uint32_t, Held> held_;             ///< items that are rendered here
     std::map<int, message::SlotProgress> progress_;  ///< by slot
-    std::map<std::uint32_t, double> failed_here_;    ///< items, and until when they wait
-    int streak_ = 0;                                 ///< failures since it last did one
+    std::map<std::uint32_t, FailedHere> failed_here_;
+    int streak_ = 0;    ///< failures since it last did one
     double blame_ = 0;  ///< items that were done elsewhere, less half a success each
     std::string device_;
     double next_beat_ = 0;

@@ -111,6 +111,14 @@ void Coordinator::quarantine(ItemIndex item, const std::string& why) {
             .attempt = trouble == nullptr ? 0 : trouble->tries(),
             .text = why});
     failed_on_.erase(item);
+    // Hosts that agree on a wrong request are not to blame for it.
+    if (trouble != nullptr && trouble->hosts(FailureKind::input) > 1)
+        for (const Trouble::Failure& failure : trouble->failures) {
+            if (failure.kind != FailureKind::input) continue;
+            health(failure.host).streak = 0;
+            health(failure.host).rest_until = 0;
+            hungry_ = true;
+        }
     heed_limits();
 }
 

@@ -115,10 +115,14 @@ Coordinator::Pick Coordinator::choose(const Slot& slot, bool idle) {
 
 ItemIndex Coordinator::choose_retry(const Slot& slot) {
     const bool elsewhere = !desperate_ && other_host(slot.host, slot.gpus);
-    // What failed elsewhere shall not fail here for the host's sake.
-    if (elsewhere && health(slot.host).streak >= suspect_streak) return no_item;
     const ItemIndex item = queue_.retry_head(slot.gpus, slot.host, !elsewhere);
     if (item == no_item) return no_item;
+    // What failed elsewhere shall not fail here for the host's sake; but that a request is wrong takes
+    // a second host's word.
+    const Trouble& trouble = *ledger_.trouble(item);
+    if (elsewhere && health(slot.host).streak >= suspect_streak &&
+        trouble.counted() > trouble.count(FailureKind::input))
+        return no_item;
     if (in_time(seconds_on(slot, item))) return item;
     out_of_time_ = true;
     return no_item;

@@ -33,6 +33,14 @@ double total(const StageSeconds& seconds) {
 
 }  // namespace
 
+void journal_reopened(const RunStart& start, Journal& journal) {
+    journal.append(start.read);
+    for (const coordinator::ItemIndex item : start.reopened)
+        journal.append({{"event", "reopened"},
+                        {"id", id_text(start.plan.rows[item].id)},
+                        {"time", utc_text()}});
+}
+
 Driver::Driver(RunStart start, Link& link, Journal& journal, bool terminal, double now)
     : start_(std::move(start)),
       link_(link),
@@ -49,7 +57,7 @@ Driver::Driver(RunStart start, Link& link, Journal& journal, bool terminal, doub
                      {"ranks", link.size()},
                      {"version", GALLOP_VERSION},
                      {"time", utc_text()}});
-    for (const Json& event : start_.reopened) journal_.append(event);
+    journal_reopened(start_, journal_);
 }
 
 void Driver::say(int rank, const message::Message& message) {

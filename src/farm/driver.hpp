@@ -26,9 +26,14 @@ struct RunStart {
     coordinator::Ledger ledger;
     int attempt = 1;
     std::size_t failed_tries = 0;  ///< of earlier attempts
-    /// For the journal before anything else: finished items whose files are gone or changed.
-    std::vector<nlohmann::json> reopened = {};
+    nlohmann::json read = {};      ///< RunHistory::read_event
+    /// Finished items whose files are gone or changed.
+    std::vector<coordinator::ItemIndex> reopened = {};
 };
+
+/// Says in a journal how much of the others had been read, without which nobody could tell which of
+/// their lines a `retry` or `reopened` of this one takes back, and which items are open again.
+void journal_reopened(const RunStart& start, Journal& journal);
 
 /// Connects the coordinator with the world: agents' messages become its events, its actions become
 /// messages and lines of the journal; it is told of the disk and the clock; the status is written.

@@ -231,8 +231,11 @@ std::optional<RenderedItem> adopt_item(const RenderTask& task) {
     const double start = seconds_now();
     const Item& item = task.item;
     const fs::path clip = clip_path(task.directory, item.id);
-    std::error_code unknown;
-    if (!fs::exists(clip, unknown)) return {};
+    std::error_code failed;
+    const bool there = fs::exists(clip, failed);
+    if (failed && is_disk_errno(failed.value()))
+        throw_file_error(clip, "cannot look at", failed.value());
+    if (!there) return {};
     try {
         RenderedItem found;
         if (task.outputs.keep_base || task.outputs.keep_final) {

@@ -78,7 +78,7 @@ RenderedItem render_item(const RenderTask& task, const Stages& stages,
 
 /// The item's files when all of them are in the run directory and whole: the latents' seal, id,
 /// kind and shape are right, the clip decodes, and has the item's id, size and length. Otherwise
-/// nothing, and what is wrong is said.
+/// nothing, and what is wrong is said. Throws DiskError when it cannot be seen what is there.
 std::optional<RenderedItem> adopt_item(const RenderTask& task);
 
 /// Encodes a picture latent and a sound latent into an MP4. `id` goes into the file's comment.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/file_errors.hpp"
 #include "core/log.hpp"
 #include "farm/time_text.hpp"
 #include "media/store.hpp"
@@ -25,9 +26,13 @@ std::uint64_t bytes_of(const Json& event, const char* file) {
                                                        : found->value("bytes", std::uint64_t{0});
 }
 
+/// Throws DiskError when the file cannot be looked at: it may be as it was.
 bool is_whole(const fs::path& path, std::uint64_t bytes) {
     std::error_code failed;
-    return fs::file_size(path, failed) == bytes && !failed;
+    const auto size = fs::file_size(path, failed);
+    if (failed && is_disk_errno(failed.value()))
+        throw_file_error(path, "cannot look at", failed.value());
+    return !failed && size == bytes;
 }
 
 }  // namespace
@@ -56,6 +61,7 @@ RunStart load_run(RunHistory& history) {
             finished[*item] = {record.seconds, bytes_of(event, "clip"), bytes_of(event, "latents")};
     });
     start.attempt = history.attempt() + 1;
+    start.read = history.read_event();
     if (history.damaged_lines() > 0)
         log_warning("damaged lines of the journal are ignored lines={}", history.damaged_lines());
 
@@ -66,8 +72,7 @@ RunStart load_run(RunHistory& history) {
         if (!is_whole(clip_path(directory, id), one.clip) ||
             (one.latents > 0 && !is_whole(latents_path(directory, id), one.latents))) {
             log_warning("files of a finished item are gone or changed id={}", id);
-            if (start.reopened.empty()) start.reopened.push_back(history.read_event());
-            start.reopened.push_back({{"event", "reopened"}, {"id", id}, {"time", utc_text()}});
+            start.reopened.push_back(static_cast<coordinator::ItemIndex>(i));
             continue;
         }
         Record done;

@@ -11,7 +11,7 @@ namespace gallop {
 /// any prefix of what was written, its lines damaged: what it does not know is found on disk when the
 /// item's turn comes. An item whose files are gone or of other sizes than journalled is open again;
 /// `RunStart::reopened` says so for the journal.
-/// Throws InputError for a directory that holds no run.
+/// Throws InputError for a directory that holds no run, DiskError when files cannot be looked at.
 RunStart load_run(const std::filesystem::path& directory);
 
 /// The same by a history that has read nothing yet, and can follow what comes.

@@ -1,4 +1,6 @@
 // What becomes of items and hosts that fail, and of agents that are lost.
+#include <set>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -57,6 +59,58 @@ TEST(Coordinator, AsksASecondHostWhetherARequestIsWrong) {
     ASSERT_THAT(farm.leased(1), ElementsAre(1, 0));
     farm.fail(1, 0, FailureKind::input);
     EXPECT_EQ(farm.reason(0), "the request is wrong");
+}
+
+/// The agent fails with all that it is leased, until it rests.
+std::set<ItemIndex> fail_all(Farm& farm, int agent) {
+    std::set<ItemIndex> failed;
+    for (std::size_t i = 0; i < farm.leased(agent).size(); ++i) {
+        failed.insert(farm.leased(agent)[i]);
+        farm.fail(agent, farm.leased(agent)[i], FailureKind::input);
+    }
+    return failed;
+}
+
+TEST(Coordinator, BlamesNoHostForARequestThatTwoCallWrong) {
+    Farm farm(items(std::vector<float>(20, 10)));
+    farm.join(0, "a");
+    farm.join(1, "b");
+    const std::set<ItemIndex> wrong = fail_all(farm, 0);
+    const std::size_t before = farm.leased(0).size();
+    farm.wait(1);
+    EXPECT_EQ(farm.leased(0).size(), before);  // it rests
+    for (std::size_t i = 0; i < farm.leased(1).size(); ++i) {
+        const ItemIndex item = farm.leased(1)[i];
+        if (!wrong.contains(item)) {
+            farm.finish(1, item, 0.01);
+            continue;
+        }
+        farm.fail(1, item, FailureKind::input);
+        break;
+    }
+    EXPECT_EQ(farm.records(Record::What::quarantined).size(), 1U);
+    farm.wait(1);
+    EXPECT_LT(farm.now, 5);  // its rest
+    EXPECT_GT(farm.leased(0).size(), before);
+}
+
+TEST(Coordinator, AsksSuspectHostsForTheirWordOnAWrongRequest) {
+    Farm farm(items(std::vector<float>(60, 10)));
+    farm.join(0, "a");
+    farm.join(1, "b");
+    const std::set<ItemIndex> wrong = fail_all(farm, 0);
+    std::size_t i = 0;
+    for (; i < farm.leased(1).size() && farm.now < 1; ++i) {
+        const ItemIndex item = farm.leased(1)[i];
+        if (wrong.contains(item))
+            farm.fail(1, item, FailureKind::crash);
+        else
+            farm.finish(1, item, 0.01);
+    }
+    ASSERT_LT(farm.records(Record::What::quarantined).size(), wrong.size()) << "it rests before";
+    farm.wait(100);
+    ASSERT_GT(farm.leased(1).size(), i);
+    EXPECT_TRUE(wrong.contains(farm.leased(1)[i]));
 }
 
 TEST(Coordinator, DoesNotCountWhatTheDiskDid) {
