@@ -136,6 +136,8 @@ void RendererSlot::fall(const Failure& failure, double now) {
     log_warning("renderer fell slot={} kind={} reason=\"{}\"", number_, name_of(failure.kind),
                 failure.error);
     trouble_ = failure;
+    // The run is not wrong when what was read before is away.
+    if (round_ > 0 && failure.kind == FailureKind::input) trouble_.kind = FailureKind::crash;
     take_down();
     ++falls_;
     if (!announced_) ++bad_starts_;

@@ -314,6 +314,19 @@ TEST_F(AgentTest, StartsARendererAgainWhoseModelIsAwayForAMoment) {
     EXPECT_EQ(wait_for<message::Done>().item, 0U);
 }
 
+TEST_F(AgentTest, CallsNoRequestWrongWhoseModelWasThereBefore) {
+    plan_ = run_.plan("items: [{prompt: once exit}]", {"name=engine-lost"});
+    directory_ = run_.freeze(plan_);
+    index_ = read_plan_index(directory_);
+    AgentOptions options = quick_agent(directory_, 1);
+    options.renderers.bad_starts = 2;
+    agent_.emplace(options, [this](const message::Message& said) { hear(said); });
+    agent_->begin(seconds_now());
+    lease({task(0)});
+    EXPECT_THAT(wait_for<message::Leaving>().why, HasSubstr("there is no such model"));
+    EXPECT_EQ(agent_->trouble().kind, FailureKind::crash);
+}
+
 TEST_F(AgentTest, LeavesWhenTheCoordinatorIsSilent) {
     plan_ = run_.plan("items: [{prompt: p}]");
     directory_ = run_.freeze(plan_);

@@ -105,6 +105,8 @@ int be_a_renderer(const std::vector<std::string>& arguments) {
         if (config.name == "engine-away" && !first_time(options.directory, "start") &&
             first_time(options.directory, "start-again"))
             throw InputError("there is no such model");
+        if (config.name == "engine-lost" && !first_time(options.directory, "start"))
+            throw InputError("there is no such model");
         if (seat.size > 1 && !fs::is_directory(seat.rendezvous)) throw Error("no rendezvous");
         Stages stages = fake_stages();
         const auto too_large = std::make_shared<bool>(false);
