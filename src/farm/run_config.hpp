@@ -13,7 +13,7 @@
 namespace gallop {
 
 /// Goes up whenever the same item would come out with other pixels or samples.
-inline constexpr int numerics_version = 1;
+inline constexpr int numerics_version = 2;
 
 /// Which models render.
 struct ModelRequest {
