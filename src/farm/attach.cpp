@@ -352,16 +352,16 @@ private:
     void on_returned(std::uint32_t item, bool lost) {
         const auto held = held_.find(item);
         if (held == held_.end()) return;
-        release(item, held->second.slot,
-                lost ? "its renderer ended over another item" : "given back", lost);
+        const Held was = std::move(held->second);
+        held_.erase(held);
+        if (!lost) return release(item, was.slot, "given back");
+        write_released(item, was.slot, "its renderer ended over another item", lost);
+        look();
         FailureStatus failure;
         failure.id = id_of(item);
-        failure.name = held->second.name;
+        failure.name = was.name;
         failure.host = host_name();
-        held_.erase(held);
-        if (!lost) return;
-        look();
-        given_up(item, std::move(failure));
+        if (!given_up(item, std::move(failure))) leases_.give_back(id_of(item));
     }
 
     /// Quarantines an item if it is not to be tried again.
@@ -397,7 +397,10 @@ private:
             const ItemState state = start_.ledger.item(failed.first).state;
             if (state == ItemState::done && failed.second.blames) ++blame_;
             // Another host says so, too: the request is wrong, and this host is not.
-            if (state == ItemState::quarantined && failed.second.input) streak_ = feed_at_ = 0;
+            if (state == ItemState::quarantined && failed.second.input) {
+                streak_ = 0;
+                feed_at_ = 0;
+            }
             return state != ItemState::open;
         });
         if (blame_ >= too_much_blame && !leases_.only_host())
@@ -431,12 +434,16 @@ private:
         if (start_.ledger.item(item).state != ItemState::open) leases_.finish(id_of(item));
     }
 
-    void release(std::uint32_t item, int slot, const std::string& why, bool lost = false) {
+    void release(std::uint32_t item, int slot, const std::string& why) {
+        write_released(item, slot, why, false);
+        leases_.give_back(id_of(item));
+    }
+
+    void write_released(std::uint32_t item, int slot, const std::string& why, bool lost) {
         Record record{.what = What::released, .item = item, .slot = slot};
         if (lost) record.kind = coordinator::FailureKind::lost;
         record.text = why;
         write(record);
-        leases_.give_back(id_of(item));
     }
 
     /// Appends to the journal; `look` brings it into the ledger, like everybody's.
@@ -509,11 +516,11 @@ private:
     bool terminal_ = false;
 
     std::vector<message::Message> heard_;
-    std::map<int, message::Ready> ready_;            ///< slots that can take items
-    std::map<std::uint32_t, Held> held_;             ///< items that are rendered here
-    std::map<int, message::SlotProgress> progress_;  ///< by slot
-    std::map<std::uint32_t, FailedHere> failed_here_;
-    int streak_ = 0;    ///< failures since it last did one
+    std::map<int, message::Ready> ready_;              ///< slots that can take items
+    std::map<std::uint32_t, Held> held_;               ///< items that are rendered here
+    std::map<int, message::SlotProgress> progress_;    ///< by slot
+    std::map<std::uint32_t, FailedHere> failed_here_;  ///< open items
+    int streak_ = 0;                                   ///< failures since it last did one
     double blame_ = 0;  ///< items that were done elsewhere, less half a success each
     std::string device_;
     double next_beat_ = 0;
