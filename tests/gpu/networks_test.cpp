@@ -19,13 +19,12 @@ protected:
     using Values = std::vector<float>;
 
     /// fp32 agrees; in bf16 it is no worse than on the CPU, and gives the same bits again.
-    void agree(const char* what, const std::function<Values(Backend&, DType)>& run,
-               double most = 1.1) {
+    void agree(const char* what, const std::function<Values(Backend&, DType)>& run) {
         const Values truth = run(*reference_, DType::f32);
         EXPECT_LE(RelativeL2(run(*judged_, DType::f32), truth).value(), f32_tolerance) << what;
         const Values cast = run(*judged_, DType::bf16);
         expect_no_worse(what, RelativeL2(cast, truth).value(),
-                        RelativeL2(run(*reference_, DType::bf16), truth).value(), most);
+                        RelativeL2(run(*reference_, DType::bf16), truth).value());
         EXPECT_EQ(run(*judged_, DType::bf16), cast) << what << ": other bits the second time";
     }
 
@@ -153,16 +152,19 @@ TEST_P(Networks, DecodesPicturesByTheFullDecoder) {
 }
 
 TEST_P(Networks, EncodesPictures) {
-    const Tensor pictures = random_.tensor({5, 64, 96, 3}, 0.5F);
-    // Few values come out. With sums in another order than the CPU's some values of the first layers round
-    // to the other neighbour, and the error of a draw is up to a seventh larger or smaller.
-    agree(
-        "the picture encoder",
-        [&](Backend& on, DType dtype) {
-            return floats(
-                on.download(wan(on, WanPart::encoder, dtype).encode(on.upload(pictures), on)));
-        },
-        1.3);
+    // Few values come out of one clip. With sums in another order than the CPU's some values of the first
+    // layers round to the other neighbour, and the error of one clip is up to a seventh larger or smaller.
+    std::vector<Tensor> clips;
+    for (int clip = 0; clip < 8; ++clip) clips.push_back(random_.tensor({5, 64, 96, 3}, 0.5F));
+    agree("the picture encoder", [&](Backend& on, DType dtype) {
+        const WanVae encoder = wan(on, WanPart::encoder, dtype);
+        Values all;
+        for (const Tensor& clip : clips) {
+            const Values one = floats(on.download(encoder.encode(on.upload(clip), on)));
+            all.insert(all.end(), one.begin(), one.end());
+        }
+        return all;
+    });
 }
 
 // In f32 only, as published. Sines of large arguments.
