@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 
 #include "core/clip.hpp"
 #include "pipeline/item.hpp"
@@ -13,7 +14,7 @@ struct Stages {
     std::function<Latents(const Item&, const Conditioning&, const ProgressSink&)> denoise;
     std::function<void(const Tensor&, const PictureDecode&, const FrameSink&, const ProgressSink&)>
         decode_video;
-    std::function<Tensor(const Tensor&)> decode_audio;
+    std::function<std::future<Tensor>(const Tensor&)> decode_audio;
     std::function<StageSeconds()> take_timings;
 };
 

@@ -14,10 +14,13 @@ constexpr std::size_t slots = 16;
 
 }  // namespace
 
-ClipEncoder::ClipEncoder(const std::filesystem::path& path, const Mp4Options& options, Tensor audio)
-    : writer_(path, options, std::move(audio)),
+ClipEncoder::ClipEncoder(const std::filesystem::path& path, const Mp4Options& options,
+                         std::future<Tensor> audio)
+    : writer_(path, options, {}),
+      audio_(std::move(audio)),
       ring_(std::vector<Tensor>(slots)),
       thread_(ring_, [this] {
+          if (audio_.valid()) writer_.set_audio(audio_.get());
           while (const Tensor* const pictures = ring_.to_empty()) {
               writer_.add_frames(*pictures);
               ring_.emptied();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <future>
 
 #include "core/ring.hpp"
 #include "media/mp4.hpp"
@@ -11,8 +12,9 @@ namespace gallop {
 /// when it is ahead by more than five seconds of them.
 class ClipEncoder {
 public:
-    /// As of Mp4Writer.
-    ClipEncoder(const std::filesystem::path& path, const Mp4Options& options, Tensor audio);
+    /// As of Mp4Writer. audio: waited for on the thread, before the first picture; not valid for silence.
+    ClipEncoder(const std::filesystem::path& path, const Mp4Options& options,
+                std::future<Tensor> audio);
 
     /// Copies pictures for the encoder, as Mp4Writer takes them. Throws what the encoder threw before.
     void add(ConstTensorView pictures);
@@ -21,6 +23,7 @@ public:
 
 private:
     Mp4Writer writer_;
+    std::future<Tensor> audio_;
     Ring<Tensor> ring_;
     RingThread<Tensor> thread_;  // last: it uses all of the above
 };

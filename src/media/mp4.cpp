@@ -135,6 +135,12 @@ CodecHandle open_audio(const Mp4Options& options, int muxer_flags, const std::st
     return encoder;
 }
 
+void check_audio(const Tensor& audio) {
+    if (!audio.defined()) return;
+    CHECK(audio.shape().rank() == 2 && audio.size(0) == 2 && audio.dtype() == DType::f32,
+          "sound of shape {} (must be [2, S] f32)", to_string(audio.shape()));
+}
+
 }  // namespace
 
 void check_options(const Mp4Options& options) {
@@ -312,14 +318,17 @@ struct Mp4Writer::State {
 Mp4Writer::Mp4Writer(const std::filesystem::path& path, const Mp4Options& options, Tensor audio) {
     redirect_ffmpeg_log();
     check_options(options);
-    if (audio.defined()) {
-        CHECK(audio.shape().rank() == 2 && audio.size(0) == 2 && audio.dtype() == DType::f32,
-              "sound of shape {} (must be [2, S] f32)", to_string(audio.shape()));
-    }
+    check_audio(audio);
     state_ = std::make_unique<State>(path, options, std::move(audio));
 }
 
 Mp4Writer::~Mp4Writer() = default;
+
+void Mp4Writer::set_audio(Tensor audio) {
+    CHECK(state_ != nullptr && state_->frames == 0, "sound for a clip that has begun");
+    check_audio(audio);
+    state_->audio = std::move(audio);
+}
 
 void Mp4Writer::add_frames(ConstTensorView frames) {
     CHECK(state_ != nullptr, "a picture for a clip that is finished or failed");

@@ -38,6 +38,9 @@ public:
     Mp4Writer(const std::filesystem::path& path, const Mp4Options& options, Tensor audio);
     ~Mp4Writer();
 
+    /// Gives the sound, as above, where it was not there yet; before the first picture.
+    void set_audio(Tensor audio);
+
     /// Adds pictures: [n, Y, X, 3] u8 RGB, host, or [n, B] u8, the planes that `pix_fmt` names (see
     /// YuvFormat); both give the same file. Throws Error when the disk is full.
     void add_frames(ConstTensorView frames);

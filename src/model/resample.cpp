@@ -187,4 +187,10 @@ Tensor resample(ConstTensorView x, Index samples) {
     return y;
 }
 
+std::future<Tensor> resample_aside(Tensor sound) {
+    return std::async(std::launch::async, [sound = std::move(sound)] {
+        return resample(sound, sound.size(1) * resample_up / resample_down);
+    });
+}
+
 }  // namespace gallop

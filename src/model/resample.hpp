@@ -1,5 +1,7 @@
 #pragma once
 
+#include <future>
+
 #include "core/tensor.hpp"
 
 namespace gallop {
@@ -13,5 +15,9 @@ inline constexpr Index resample_down = 512;
 /// zeros, the two values at the Nyquist frequency joined or split. x: [C, S] f32 on the host, S ≥ 1
 /// → [C, samples] f32; computed in double. Source: scipy.signal.resample.
 Tensor resample(ConstTensorView x, Index samples);
+
+/// The decoder's sound [C, S] f32 at 44,100 samples a second. Another thread works on it, some 40 ms for five
+/// seconds: meanwhile the device decodes the pictures.
+std::future<Tensor> resample_aside(Tensor sound);
 
 }  // namespace gallop

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,7 +76,7 @@ struct ClipFile {
     std::function<void()> finish;  ///< after the last picture
 };
 /// Begins a file of pictures of that size. sound: [2, S] f32 at 44,100 Hz.
-using ClipFiles = std::function<ClipFile(Size size, Tensor sound)>;
+using ClipFiles = std::function<ClipFile(Size size, std::future<Tensor> sound)>;
 
 /// `clips` clips of the case's size, one after the other: text encoding (of as many prompts, before the
 /// first clip; then the encoder leaves the device, as beside two networks in bf16 it must), eight steps at

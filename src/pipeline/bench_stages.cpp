@@ -223,9 +223,8 @@ std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int
                     denoise_sr(*super, sampling, inputs, on, start);
                     return on.download(start.video);
                 });
-        Tensor heard = stages.run("decode audio", memory.decode_audio(sounds).arrays, [&] {
-            const Tensor sound = on.download(audio_vae.decode(on.upload(latents.audio), on));
-            return resample(sound, sound.size(1) * resample_up / resample_down);
+        auto heard = stages.run("decode audio", memory.decode_audio(sounds).arrays, [&] {
+            return resample_aside(on.download(audio_vae.decode(on.upload(latents.audio), on)));
         });
         ClipFile file;
         if (files)

@@ -311,13 +311,12 @@ void Renderer::decode_video(const Tensor& latent, const PictureDecode& how, cons
         throw BadOutputError(fmt::format("the latent holds {} pictures ({} wanted)", done, frames));
 }
 
-Tensor Renderer::decode_audio(const Tensor& latent) {
+std::future<Tensor> Renderer::decode_audio(const Tensor& latent) {
     State& s = *state_;
     const StageMemory need = s.memory.decode_audio(latent.size(0));
     const AudioVae& vae = s.networks.sound_vae(need);
     return s.stages.run("decode audio", need.arrays, [&] {
-        const Tensor sound = s.on.download(vae.decode(s.on.upload(latent), s.on));
-        return resample(sound, sound.size(1) * resample_up / resample_down);
+        return resample_aside(s.on.download(vae.decode(s.on.upload(latent), s.on)));
     });
 }
 

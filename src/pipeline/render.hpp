@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <string>
 
@@ -47,8 +48,9 @@ public:
     /// `sink`, on another thread, while the next ones are decoded. Throws what the sink throws.
     void decode_video(const Tensor& latent, const PictureDecode& how, const FrameSink& sink,
                       const ProgressSink& progress = {});
-    /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz.
-    Tensor decode_audio(const Tensor& latent);
+    /// Decodes a sound latent [A, 64] → [2, A·1764] f32 at 44,100 Hz, ready once it is resampled on another
+    /// thread.
+    std::future<Tensor> decode_audio(const Tensor& latent);
     /// Seconds spent and memory held per stage since the last call.
     StageSeconds take_timings();
 

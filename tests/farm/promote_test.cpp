@@ -9,6 +9,7 @@
 #include "core/error.hpp"
 #include "core/log.hpp"
 #include "media/h5.hpp"
+#include "support/ready.hpp"
 #include "support/test_run.hpp"
 
 namespace gallop {
@@ -92,7 +93,7 @@ protected:
                 },
             .decode_audio =
                 [](const Tensor& latent) {
-                    return Tensor::zeros({2, latent.size(0) * samples_per_frame});
+                    return test::ready(Tensor::zeros({2, latent.size(0) * samples_per_frame}));
                 },
             .take_timings =
                 [] {

@@ -10,7 +10,7 @@
 namespace gallop {
 
 ClipFiles clip_files() {
-    return [](Size size, Tensor sound) {
+    return [](Size size, std::future<Tensor> sound) {
         const auto path = std::filesystem::temp_directory_path() /
                           ("gallop-bench-" + std::to_string(::getpid()) + ".mp4");
         Mp4Options options;

@@ -25,6 +25,7 @@
 #include "media/digest.hpp"
 #include "media/ffmpeg.hpp"
 #include "ops/backend.hpp"
+#include "support/ready.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace gallop {
@@ -394,7 +395,7 @@ TEST_F(Mp4, LeavesNothingWhenItIsAbandoned) {
 TEST_F(Mp4, IsTheSameFromAThreadOfItsOwn) {
     constexpr Index count = 150;  // more than it holds of single ones
     write(count, tone(count * samples_per_frame), small(), "alone.mp4");
-    ClipEncoder encoder(path(), small(), tone(count * samples_per_frame));
+    ClipEncoder encoder(path(), small(), test::ready(tone(count * samples_per_frame)));
     for (Index at = 0; at < 20; ++at) encoder.add(pictures(1, at));
     for (Index at = 20; at < count; at += 10) encoder.add(pictures(10, at));
     EXPECT_EQ(encoder.finish().frames, count);
@@ -409,6 +410,16 @@ TEST_F(Mp4, SaysWhatWentWrongOnAThreadOfItsOwn) {
     }
     EXPECT_THAT(files(), IsEmpty());
     EXPECT_THROW(ClipEncoder(path(), small(), {}).finish(), Error);
+    {
+        std::promise<Tensor> sound;
+        sound.set_exception(std::make_exception_ptr(Error("no sound")));
+        ClipEncoder deaf(path(), small(), sound.get_future());
+        EXPECT_THROW(deaf.finish(), Error);
+    }
+    {
+        ClipEncoder wrong(path(), small(), test::ready(Tensor({1, 9})));
+        EXPECT_THROW(wrong.finish(), Error);
+    }
     const auto add_odd_ones = [&] {
         ClipEncoder wrong(path(), small(), {});
         const Tensor odd = Tensor::zeros({1, 32, 64, 3}, DType::u8);

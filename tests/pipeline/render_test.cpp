@@ -69,7 +69,7 @@ TEST_F(Render, MakesLatentsPicturesAndSoundOfTheRightSizes) {
         pictures += frames.size(0);
     });
     EXPECT_EQ(pictures, 9);
-    EXPECT_EQ(r.decode_audio(latents.audio).shape(), Shape({2, 9 * samples_per_frame}));
+    EXPECT_EQ(r.decode_audio(latents.audio).get().shape(), Shape({2, 9 * samples_per_frame}));
     const StageSeconds spent = r.take_timings();
     EXPECT_GE(spent.stages.size(), 4U);
     EXPECT_TRUE(r.take_timings().stages.empty());
@@ -311,7 +311,7 @@ TEST_F(Render, RendersASinglePicture) {
     r.decode_video(latents.video(), {VideoDecoder::turbo, 1},
                    [&](ConstTensorView frames) { pictures += frames.size(0); });
     EXPECT_EQ(pictures, 1);
-    EXPECT_EQ(r.decode_audio(latents.audio).size(1), samples_per_frame);
+    EXPECT_EQ(r.decode_audio(latents.audio).get().size(1), samples_per_frame);
 }
 
 TEST_F(Render, StaysNearSinglePrecisionWithThePublishedCasts) {

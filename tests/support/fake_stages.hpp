@@ -2,6 +2,7 @@
 
 #include "core/random.hpp"
 #include "farm/stages.hpp"
+#include "support/ready.hpp"
 
 namespace gallop::test {
 
@@ -41,7 +42,7 @@ inline Stages fake_stages() {
             }
         },
         [](const Tensor& latent) {
-            return Tensor::zeros(Shape{2, latent.size(0) * 1764});
+            return ready(Tensor::zeros(Shape{2, latent.size(0) * 1764}));
         },
         [] {
             return StageSeconds{{{"base", 0.5}}};
