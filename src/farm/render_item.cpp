@@ -129,6 +129,7 @@ Mp4Options options_of(const OutputRequest& outputs, Size size, const std::string
     Mp4Options options;
     options.width = size.width;
     options.height = size.height;
+    options.threads = encoder_threads(size.width, size.height);
     options.codec = outputs.codec;
     options.crf = outputs.crf;
     options.preset = outputs.preset;

@@ -143,6 +143,11 @@ void check_audio(const Tensor& audio) {
 
 }  // namespace
 
+int encoder_threads(int width, int height) {
+    constexpr int of_one = 960 * 544 / 4;  // pixels
+    return std::clamp(width * height / of_one, 4, 16);
+}
+
 void check_options(const Mp4Options& options) {
     check_choice("video codec", options.codec, std::array<std::string_view, 1>{"h264"});
     check_choice("preset", options.preset, presets);

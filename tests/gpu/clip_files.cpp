@@ -16,6 +16,7 @@ ClipFiles clip_files() {
         Mp4Options options;
         options.width = size.width;
         options.height = size.height;
+        options.threads = encoder_threads(options.width, options.height);
         const auto encoder = std::make_shared<ClipEncoder>(path, options, std::move(sound));
         return ClipFile{[encoder](ConstTensorView pictures) { encoder->add(pictures); },
                         [encoder, path] {

@@ -392,6 +392,14 @@ TEST_F(Mp4, LeavesNothingWhenItIsAbandoned) {
     EXPECT_THAT(files(), IsEmpty());
 }
 
+TEST_F(Mp4, HasMoreThreadsForLargerPictures) {
+    EXPECT_EQ(encoder_threads(64, 32), 4);
+    EXPECT_EQ(encoder_threads(960, 544), 4);
+    EXPECT_EQ(encoder_threads(1280, 720), 7);
+    EXPECT_EQ(encoder_threads(1920, 1088), 16);
+    EXPECT_EQ(encoder_threads(3840, 2176), 16);
+}
+
 TEST_F(Mp4, IsTheSameFromAThreadOfItsOwn) {
     constexpr Index count = 150;  // more than it holds of single ones
     write(count, tone(count * samples_per_frame), small(), "alone.mp4");
