@@ -118,6 +118,8 @@ public:
     virtual Device device() const = 0;
     /// "cpu", "cuda": what `--backend` calls it.
     virtual std::string name() const = 0;
+    /// The device and what computes on it, with versions, for people.
+    virtual std::string made_of() const { return name(); }
     /// Where scratch and results live; memory that comes back is kept for reuse.
     virtual Memory& memory() = 0;
     /// An uninitialised array on the device.

@@ -64,6 +64,10 @@ public:
 
     Device device() const override { return Device::cuda; }
     std::string name() const override { return "cuda"; }
+    std::string made_of() const override {
+        return gemm_platform(device_) + ", " +
+               (cudnn_ ? "cuDNN " + cudnn_->version() : "no cuDNN: own attention and convolutions");
+    }
     Memory& memory() override { return memory_; }
     Memory& transfer_memory() override { return transfers_; }
     /// Rows that the tensor cores' loads can take whole: 13652 bf16 are not a multiple of 16 bytes.

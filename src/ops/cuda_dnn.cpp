@@ -53,6 +53,10 @@ public:
         fe::detail::destroy_handle(handle_);
     }
 
+    std::string version() const override {
+        return cudnn_version_text(fe::detail::get_backend_version());
+    }
+
     bool attend(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
                 TensorView y) override {
         if (!trust_.attention || !small_enough(q) || !small_enough(k)) return false;

@@ -21,6 +21,9 @@ public:
     Cudnn& operator=(const Cudnn&) = delete;
     virtual ~Cudnn() = default;
 
+    /// As people write it: "9.19.0".
+    virtual std::string version() const = 0;
+
     /// Its engines count an array's elements in 31 bits; what is larger is refused.
     static constexpr Index most_elements = std::numeric_limits<std::int32_t>::max();
 

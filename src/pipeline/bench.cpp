@@ -56,10 +56,9 @@ Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on) {
             matrix ? static_cast<double>(spec.shape.numel() / spec.shape[0]) : 100.0;
         const auto scale = static_cast<float>(1.0 / std::sqrt(fan_in));
         if (spec.conv) {
-            Tensor values(spec.shape);
-            fill_normal(NoiseStream(1, spec.name), 0, values.span<float>());
-            for (float& value : values.span<float>()) value *= scale;
-            weights.put(spec.name, on.prepare_conv(values, spec.dtype));
+            weights.put(spec.name,
+                        on.prepare_conv(on.download(normals(spec.name, spec.shape, scale, on)),
+                                        spec.dtype));
             continue;
         }
         Tensor values = normals(spec.name, spec.shape, scale, on);
@@ -86,7 +85,8 @@ std::vector<TensorSpec> bench_specs(const TransformerConfig& config, Precision p
 }
 
 ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape,
-                           Precision precision, int repeats, Backend& on) {
+                           Precision precision, int repeats, Backend& on,
+                           const std::function<void(const ForwardTiming&)>& progress) {
     ForwardTiming timing;
     timing.tokens = shape.tokens();
     timing.gflop = forward_flop(config, shape) * 1e-9;
@@ -105,7 +105,9 @@ ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape&
         on.synchronize();
         const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
         CHECK(on.all_finite(velocity.video), "the bench's forward is not finite");
-        if (i > 0) timing.seconds.push_back(spent.count());
+        if (i == 0) continue;
+        timing.seconds.push_back(spent.count());
+        if (progress) progress(timing);
     }
     return timing;
 }

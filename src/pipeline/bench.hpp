@@ -25,9 +25,10 @@ struct ForwardTiming {
 double forward_flop(const TransformerConfig& config, const SequenceShape& shape);
 
 /// Times `repeats` forwards of a network with random weights on random inputs; waits for the backend
-/// after each.
+/// after each. `progress` is given what is known so far, again after each.
 ForwardTiming time_forward(const TransformerConfig& config, const SequenceShape& shape,
-                           Precision precision, int repeats, Backend& on);
+                           Precision precision, int repeats, Backend& on,
+                           const std::function<void(const ForwardTiming&)>& progress = {});
 
 /// A transformer's tensors as a renderer would load them: widths padded as the backend likes them, and
 /// with fp8 the linears of all layers but the first and the last in E4M3.
@@ -35,7 +36,7 @@ std::vector<TensorSpec> bench_specs(const TransformerConfig& config, Precision p
                                     Backend& on);
 
 /// A network's tensors with values that keep activations at their size, drawn by the noise generator on
-/// the backend itself (kernels of convolutions on the host), the same for the same names everywhere.
+/// the backend itself, the same for the same names everywhere.
 Weights random_weights(const std::vector<TensorSpec>& specs, Backend& on);
 
 /// One stage of the published pipeline, or one small enough for any CPU.
@@ -81,9 +82,11 @@ using ClipFiles = std::function<ClipFile(Size size, std::future<Tensor> sound)>;
 /// `clips` clips of the case's size, one after the other: text encoding (of as many prompts, before the
 /// first clip; then the encoder leaves the device, as beside two networks in bf16 it must), eight steps at
 /// 256p, then, for larger sizes, super-resolution, sound, pictures (in strips where memory is short) and,
-/// with `files`, the file. One more clip before them, of one step a stage, is not counted.
-std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int clips, Backend& on,
-                                   const ClipFiles& files = {});
+/// with `files`, the file. One more clip before them, of one step a stage, is not counted. `progress` is given
+/// what is known so far, again after each counted clip.
+std::vector<ClipTiming> time_clips(
+    const BenchCase& of, Precision precision, int clips, Backend& on, const ClipFiles& files = {},
+    const std::function<void(const std::vector<ClipTiming>&)>& progress = {});
 
 /// The network and sequence of `gallop bench cpu`: 89 million parameters, all four kinds of layers,
 /// 1,000 tokens (448×256, 1 s, 190 tokens of text).

@@ -167,8 +167,9 @@ std::vector<double> time_text(const BenchCase& of, Index tokens, DType dtype, in
     return timed(repeats, text_peak(config, how, tokens), on, [&] { encoder.encode(ids); });
 }
 
-std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int clips, Backend& on,
-                                   const ClipFiles& files) {
+std::vector<ClipTiming> time_clips(
+    const BenchCase& of, Precision precision, int clips, Backend& on, const ClipFiles& files,
+    const std::function<void(const std::vector<ClipTiming>&)>& progress) {
     const DType dtype = compute_dtype(precision);
     const BenchCase first = is_tiny(of) ? of : bench_case("256p");
     const bool refined = first.name != of.name;
@@ -239,6 +240,7 @@ std::vector<ClipTiming> time_clips(const BenchCase& of, Precision precision, int
                                     texts[static_cast<std::size_t>(clip - 1)]);
         for (const auto& [name, seconds] : timing.spent.stages) timing.seconds += seconds;
         made.push_back(std::move(timing));
+        if (progress) progress(made);
     }
     return made;
 }

@@ -1,7 +1,8 @@
 // The engine's own numbers, without files: random weights at the published shapes, drawn where they are
-// used. One measurement a process, one JSON object on stdout; run.sh asks for many.
+// used. One measurement a process; run.sh asks for many. Each line on stdout is a JSON object, the last one whole,
+// those before it what was known by then.
 //
-//   gpu_bench about   [options]               the device
+//   gpu_bench about   [options]               the device and the libraries
 //   gpu_bench ops     [options]               copy, matrix products, attention, convolution: ops alone
 //   gpu_bench forward --case 256p [options]   one forward of the transformer
 //   gpu_bench text    --case 256p [options]   the text encoder, 400 tokens
@@ -86,11 +87,29 @@ Tensor noise(std::string_view name, const Shape& shape, DType dtype, Backend& on
     return made;
 }
 
+/// Takes what is known so far.
+using Progress = std::function<void(const Json&)>;
+
+/// A list of rows, of which each new one is told.
+class Rows {
+public:
+    explicit Rows(const Progress& progress) : progress_(progress) {}
+    void push_back(Json row) {
+        all_.push_back(std::move(row));
+        progress_({{"rows", all_}});
+    }
+    const Json& all() const { return all_; }
+
+private:
+    const Progress& progress_;
+    Json all_ = Json::array();
+};
+
 /// Each op by itself, at the shapes that the networks give it.
-Json ops(const Options& options, Backend& on) {
+Json ops(const Options& options, Backend& on, const Progress& progress) {
     const DType dtype = compute_dtype(precision_of(options));
     const bool tiny = options.at("case") == "tiny";
-    Json rows = Json::array();
+    Rows rows(progress);
     {
         const Tensor x = on.empty({tiny ? 1 << 20 : 1 << 28});
         Tensor y = on.empty(x.shape());
@@ -157,9 +176,8 @@ Json ops(const Options& options, Backend& on) {
                                                         {38, 128, 224, 128},
                                                         {38, 128, 224, 64}}) {
         const Tensor x = noise("x", {p.frames, p.rows, p.columns, p.channels}, dtype, on);
-        Tensor kernel({p.channels, p.channels, 3, 3, 3});
-        fill_normal(NoiseStream(1, "kernel"), 0, kernel.span<float>());
-        const Tensor prepared = on.prepare_conv(kernel, dtype);
+        const Tensor kernel = noise("kernel", {p.channels, p.channels, 3, 3, 3}, DType::f32, on);
+        const Tensor prepared = on.prepare_conv(on.download(kernel), dtype);
         Tensor y = on.empty({p.frames - 2, p.rows, p.columns, p.channels}, dtype);
         const ConvSpec spec{.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}};
         const double seconds = seconds_each(on, [&] { on.conv(x, prepared, {}, spec, y); });
@@ -169,12 +187,12 @@ Json ops(const Options& options, Backend& on) {
                         {"seconds", seconds},
                         {"tflop_per_second", 1e-12 * flop / seconds}});
     }
-    return {{"rows", rows}};
+    return {{"rows", rows.all()}};
 }
 
 /// Every golden file, on this backend. The tolerances are those of the CPU times what a device's own
 /// sums and functions may add.
-Json golden(const Options& options, Backend& on) {
+Json golden(const Options& options, Backend& on, const Progress& progress) {
     const std::filesystem::path folder = options.at("folder");
     struct Entry {
         const char* component;
@@ -199,7 +217,7 @@ Json golden(const Options& options, Backend& on) {
         {"pipeline", "dit-tiny/checkpoint", "dit-tiny/arch.json", "pipeline-tiny/distill", 1e-4},
         {"pipeline", "pipeline-tiny/checkpoint-sr", "dit-tiny/arch.json", "pipeline-tiny/sr", 1e-4},
     };
-    Json rows = Json::array();
+    Rows rows(progress);
     bool agree = true;
     for (const Entry& entry : entries) {
         const std::string prefix = (folder / entry.cases).string();
@@ -240,25 +258,55 @@ Json golden(const Options& options, Backend& on) {
             rows.push_back(std::move(row));
         }
     }
-    if (rows.empty()) throw_input_error("{}: no golden files", folder.string());
-    return {{"rows", rows}, {"agrees", agree}};
+    if (rows.all().empty()) throw_input_error("{}: no golden files", folder.string());
+    return {{"rows", rows.all()}, {"agrees", agree}};
 }
 
-Json measure(const std::string& what, const Options& options, Backend& on) {
+Json clips_of(const std::vector<ClipTiming>& clips, bool mp4) {
+    Json all = Json::array();
+    Json memory = Json::object();  // of each stage, bytes
+    std::size_t peak = 0;
+    std::vector<double> seconds;
+    for (const ClipTiming& clip : clips) {
+        Json stages = Json::array();  // in order, which an object would not keep
+        for (const auto& [stage, spent] : clip.spent.stages)
+            stages.push_back(Json::array({stage, spent}));
+        for (const auto& [stage, use] : clip.spent.memory) {
+            memory[stage] = {{"peak", use.peak},
+                             {"foretold", use.foretold},
+                             {"extent", use.extent},
+                             {"asked", use.asked}};
+            peak = std::max(peak, use.peak);
+        }
+        all.push_back(std::move(stages));
+        seconds.push_back(clip.seconds);
+    }
+    return {{"seconds", seconds},
+            {"stages", all},
+            {"memory", memory},
+            {"peak_bytes", peak},
+            {"mp4", mp4}};
+}
+
+Json measure(const std::string& what, const Options& options, Backend& on,
+             const Progress& progress) {
     if (what == "about") return Json::object();
-    if (what == "ops") return ops(options, on);
-    if (what == "golden") return golden(options, on);
+    if (what == "ops") return ops(options, on, progress);
+    if (what == "golden") return golden(options, on, progress);
     const BenchCase of = bench_case(options.at("case"));
     const Precision precision = precision_of(options);
     const DType dtype = compute_dtype(precision);
     const int repeats = number(options, "repeats");
     if (what == "forward") {
-        const ForwardTiming t = time_forward(of.network, of.sequence, precision, repeats, on);
-        return {{"seconds", t.seconds},
-                {"parameters", t.parameters},
-                {"tokens", t.tokens},
-                {"tflop", 1e-3 * t.gflop},
-                {"steps", of.steps}};
+        const auto told = [&](const ForwardTiming& t) -> Json {
+            return {{"seconds", t.seconds},
+                    {"parameters", t.parameters},
+                    {"tokens", t.tokens},
+                    {"tflop", 1e-3 * t.gflop},
+                    {"steps", of.steps}};
+        };
+        return told(time_forward(of.network, of.sequence, precision, repeats, on,
+                                 [&](const ForwardTiming& t) { progress(told(t)); }));
     }
     if (what == "text")
         return {{"seconds", time_text(of, of.sequence.text, dtype, repeats, on)},
@@ -272,30 +320,12 @@ Json measure(const std::string& what, const Options& options, Backend& on) {
             {"strips", number(options, "strips")}};
     }
     if (what == "clip") {
-        Json all = Json::array();
-        Json memory = Json::object();  // of each stage, bytes
-        std::size_t peak = 0;
-        std::vector<double> seconds;
         const ClipFiles files = clip_files();
-        for (const ClipTiming& clip : time_clips(of, precision, repeats, on, files)) {
-            Json stages = Json::array();  // in order, which an object would not keep
-            for (const auto& [stage, spent] : clip.spent.stages)
-                stages.push_back(Json::array({stage, spent}));
-            for (const auto& [stage, use] : clip.spent.memory) {
-                memory[stage] = {{"peak", use.peak},
-                                 {"foretold", use.foretold},
-                                 {"extent", use.extent},
-                                 {"asked", use.asked}};
-                peak = std::max(peak, use.peak);
-            }
-            all.push_back(std::move(stages));
-            seconds.push_back(clip.seconds);
-        }
-        return {{"seconds", seconds},
-                {"stages", all},
-                {"memory", memory},
-                {"peak_bytes", peak},
-                {"mp4", static_cast<bool>(files)}};
+        const auto told = [&](const std::vector<ClipTiming>& clips) {
+            return clips_of(clips, static_cast<bool>(files));
+        };
+        return told(time_clips(of, precision, repeats, on, files,
+                               [&](const auto& clips) { progress(told(clips)); }));
     }
     throw_input_error("gpu_bench {}: unknown (about, ops, forward, text, decode, clip, golden)",
                       what);
@@ -312,16 +342,22 @@ int run(int argc, char** argv) {
             throw_input_error("--backend is \"{}\" (cpu, cuda)", name);
         const auto on =
             name == "cpu" ? make_cpu_backend(number(options, "threads")) : make_cuda_backend();
-        Json result = measure(what, options, *on);
-        result["what"] = what;
-        result["case"] = options.at("case");
-        result["backend"] = on->name();
-        result["precision"] = options.at("precision");
-        if (const auto* memory = dynamic_cast<CountedMemory*>(&on->memory())) {
-            result.emplace("peak_bytes", memory->use().peak);  // unless stages have restarted it
-            if (const auto left = memory->left()) result["left_bytes"] = *left;
-        }
-        fmt::print("{}\n", result.dump());
+        const auto say = [&](Json result) {
+            result["what"] = what;
+            result["case"] = options.at("case");
+            result["backend"] = on->name();
+            result["made_of"] = on->made_of();
+            result["precision"] = options.at("precision");
+            if (const auto* memory = dynamic_cast<CountedMemory*>(&on->memory())) {
+                result.emplace("peak_bytes",
+                               memory->use().peak);  // unless stages have restarted it
+                if (const auto left = memory->left()) result["left_bytes"] = *left;
+            }
+            fmt::print("{}\n", result.dump());
+            std::fflush(stdout);
+        };
+        const Json result = measure(what, options, *on, say);
+        say(result);
         return result.value("agrees", true) ? 0 : 3;
     } catch (const InputError& wrong) {
         fmt::print(stderr, "{}\n", wrong.what());
