@@ -2,9 +2,10 @@
 """Runs every measurement of tests/gpu as a process of its own, each under a limit, all under one; then
 writes the side-by-side table. Called by run.sh; see README.md.
 
-A part that fails, or for which no time is left, is a line in the table, never the end of it. Each part has a
-budget, after which it is killed; the parts of one call (RUN_PARTS=1, 2 or 3, or names of groups) are chosen so
-that their budgets together stay under ten minutes. --merge takes the JSON of an earlier call into the table.
+The parts run in the order of their worth. One that fails, or for which too little time is left, is a line in the
+table, never the end of it; each has a budget, after which it is killed, and what it has told by then counts. The JSON
+is written anew after each part. --merge takes the JSON of an earlier call into the table and goes on where it ended;
+RUN_PARTS names the groups that are wanted.
 """
 import argparse
 import datetime
@@ -17,6 +18,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -38,6 +40,10 @@ TARGET_CLIP = {"bf16": {"256p": 1.45, "540p": 5.7, "1080p": 32.5}, "fp8": {"256p
 TARGET_DECODE = {"256p": 0.15, "540p": 0.6, "1080p": 2.7}
 TARGET_SHARE, TARGET_LEAD = 67, 1.2
 PEAK = 990  # TFLOP/s of dense bf16, H100 SXM, by its data sheet
+MEMORY = 80e9  # bytes that all models of a clip must fit
+BF16 = ("eager", "compiled", "padded")  # PyTorch's variants
+# What may slow a GPU's clock, by the bits of clocks_event_reasons.active.
+REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 # What was foretold before anything was measured: text, how to find the outcome, range.
 PREDICTIONS = [
     ("products at K = 13652 run at 45–65 % of K = 13696 (PyTorch)", "product down / product down padded", 0.45, 0.65),
@@ -56,182 +62,292 @@ PREDICTIONS = [
 ]
 
 
+def ask(*command):
+    """What a command says; nothing where it fails, hangs or is not there."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+class Clocks:
+    """The GPU's clock, power and heat, twice a second, while parts run."""
+
+    def __init__(self):
+        self.samples = []  # time, MHz, W, °C, reasons
+        self.process = None
+        for reasons in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
+            command = ["nvidia-smi", f"--query-gpu=clocks.sm,power.draw,temperature.gpu,{reasons}",
+                       "--format=csv,noheader,nounits", "--id=0"]
+            if self.parsed(ask(*command)):
+                self.process = subprocess.Popen([*command, "-lms", "500"], stdout=subprocess.PIPE, text=True,
+                                                stderr=subprocess.DEVNULL)
+                threading.Thread(target=self.read, daemon=True).start()
+                return
+
+    @staticmethod
+    def parsed(line):
+        try:
+            clock, power, heat, reasons = line.split(",")
+            return float(clock), float(power), float(heat), int(reasons, 16)
+        except ValueError:
+            return None
+
+    def read(self):
+        for line in self.process.stdout:
+            if sample := self.parsed(line):
+                self.samples.append((time.monotonic(), *sample))
+
+    def during(self, begin, end):
+        """Medians while the GPU was busy: with 70 % of the greatest power or more."""
+        there = [s for s in list(self.samples) if begin <= s[0] <= end]
+        busy = [s for s in there if s[2] >= 0.7 * max(t[2] for t in there)]
+        if not busy:
+            return None
+        slowed = {word for bit, word in REASONS.items() if any(s[4] & bit for s in busy)}
+        return dict(mhz=statistics.median(s[1] for s in busy), watt=statistics.median(s[2] for s in busy),
+                    celsius=max(s[3] for s in busy), slowed=sorted(slowed))
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+
+
 class Run:
     def __init__(self, options):
         self.o = options
         self.begin = time.monotonic()
         self.parts = []
+        self.facts = {}
+        self.file = None  # where all of it is kept as JSON
         self.environment = dict(os.environ)
+        self.clocks = Clocks() if options.device == "cuda" else None
 
     def left(self):
         return self.o.total - (time.monotonic() - self.begin)
 
     def part(self, name, limit, command, **about):
-        """Runs a command in a process group of its own. Keeps its JSON, or why there is none."""
+        """Runs a command in a process group of its own. Keeps its last JSON, and why there is no other."""
         made = dict(name=name, command=" ".join(map(str, command)), **about)
         self.parts.append(made)
+        least = limit / 2
         if self.o.device == "cpu":  # a crowded machine; there the limits are not the point
-            limit *= 6
-        allowed = min(limit, self.left() - 3)
-        if allowed < min(limit, 8):
+            limit, least = limit * 6, 8
+        allowed = min(limit, self.left() - 12)
+        if allowed < least:
             made["failed"] = f"not run: {max(self.left(), 0):.0f} s were left of {self.o.total}"
             return self.say(made)
         begin = time.monotonic()
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   env=self.environment, cwd=ROOT, start_new_session=True)
+        try:
+            process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                       env=self.environment, cwd=ROOT, start_new_session=True)
+        except OSError as error:
+            made["failed"] = f"not run: {error}"
+            return self.say(made)
+        out = err = ""
         try:
             out, err = process.communicate(timeout=allowed)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
             made["failed"] = f"was not done after {allowed:.0f} s"
-        made["wall"] = round(time.monotonic() - begin, 2)
+            try:
+                out, err = process.communicate(timeout=8)
+            except subprocess.TimeoutExpired as held:  # by the driver: it goes when that lets go
+                out, err = ((text or b"").decode(errors="replace") if not isinstance(text, str) else text
+                            for text in (held.stdout, held.stderr))
+        end = time.monotonic()
+        made["wall"] = round(end - begin, 2)
         made["status"] = process.returncode
+        if self.clocks and (busy := self.clocks.during(begin, end)):
+            made["clocks"] = busy
         if self.o.logs:
             name_of_log = re.sub(r"[^A-Za-z0-9.]+", "-", name) + ".log"
             (self.o.logs / name_of_log).write_text(f"$ {made['command']}\n{out}\n{err}")
-        try:
-            made["result"] = json.loads(out.strip().splitlines()[-1])
-        except (ValueError, IndexError):
+        for line in reversed(out.splitlines()):
+            try:
+                made["result"] = json.loads(line)
+                break
+            except ValueError:
+                continue
+        if about.get("kind") == "tests":
+            made |= tests_of(out)
+        elif "result" not in made:
             made["output"] = out[-2000:]
+        lines = [line for line in err.splitlines() if line.strip()]
+        if warnings := [line[:300] for line in lines if re.search(r"\bwarning\b|cudnn", line, re.I)][:8]:
+            made["warnings"] = warnings
         if "failed" not in made and process.returncode != 0:
-            lines = [line for line in err.strip().splitlines() if line.strip()]
             made["failed"] = f"status {process.returncode}: {(lines or ['no text'])[-1][:300]}"
         return self.say(made)
 
     def say(self, part):
         spent = f"{part.get('wall', 0):.1f} s"
-        print(f"[{time.monotonic() - self.begin:5.0f} s] {part['name']}: {part.get('failed', 'done')} ({spent})",
-              file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - self.begin:5.0f} s] {part['name']}: {part.get('failed', 'done')} ({spent})"
+              f"{headline(part)}", file=sys.stderr, flush=True)
+        self.save()
         return part
 
-    def seconds(self, **wanted):
-        """All seconds of the parts of that kind, in order."""
+    def save(self):
+        if self.file:
+            self.file.write_text(json.dumps(dict(facts=self.facts, date=self.o.date, parts=self.parts), indent=1) + "\n")
+
+    def seconds(self, variant=None, **wanted):
+        """All seconds of the parts of that kind, in order. Parts that measured several variants have them by name."""
         found = []
         for part in self.parts:
-            if all(part.get(k) == v for k, v in wanted.items()):
-                found += part.get("result", {}).get("seconds", [])
+            if not all(part.get(k) == v for k, v in wanted.items()):
+                continue
+            seconds = (part.get("result") or {}).get("seconds") or []
+            if isinstance(seconds, dict):
+                found += seconds.get(variant, [])
+            elif variant is None or part.get("variant") == variant:
+                found += seconds
         return found
+
+    def asked(self, variant, **wanted):
+        """Whether a part was to measure it."""
+        return any(all(p.get(k) == v for k, v in wanted.items()) and variant in p.get("variants", [p.get("variant")])
+                   for p in self.parts)
 
     def rows(self, side):
         for part in self.parts:
             if part.get("kind") == "rows" and part.get("side") == side:
-                yield from part.get("result", {}).get("rows", [])
+                yield from (part.get("result") or {}).get("rows", [])
+
+
+def headline(part):
+    """What a part found, in a few words."""
+    result, words = part.get("result") or {}, []
+    if isinstance(seconds := result.get("seconds"), dict):
+        words += [f"{name} {ms(s)[0]} ms" for name, s in seconds.items()]
+    elif isinstance(seconds, list) and seconds:
+        words.append(f"{ms(seconds)[0]} ms")
+    if rows := result.get("rows"):
+        words.append(f"{len(rows)} rows")
+    if "passed" in part:
+        words.append(f"{part['passed']} tests passed")
+    words += part.get("failed_tests", [])[:5]
+    return f": {', '.join(words)}" if words else ""
+
+
+def tests_of(out):
+    """What GoogleTest has told, even where it was killed."""
+    made = dict(passed=len(re.findall(r"^\[ {7}OK \]", out, re.M)),
+                failed_tests=list(dict.fromkeys(re.findall(r"^\[  FAILED  \] ([^ ,(]*[^ ,(\d][^ ,(]*)", out, re.M))),
+                skipped=len(re.findall(r"^\[  SKIPPED \] .* ms\)", out, re.M)))
+    begun = re.findall(r"^\[ RUN {6}\] (\S+)", out, re.M)
+    if begun and not re.search(rf"^\[.{{10}}\] {re.escape(begun[-1])} \(", out, re.M):
+        made["died_in"] = begun[-1]
+    if made["failed_tests"] or "died_in" in made:
+        made["output"] = out[-6000:]
+    return made
 
 
 def machine(run):
     """Versions, clocks and the like, whatever of it can be had."""
     facts = {}
-    ask = "name,driver_version,memory.total,clocks.max.sm,clocks.sm,power.limit,temperature.gpu"
-    if shutil.which("nvidia-smi"):
-        done = subprocess.run(["nvidia-smi", f"--query-gpu={ask}", "--format=csv,noheader"], capture_output=True,
-                              text=True, timeout=20)
-        facts["nvidia-smi"] = done.stdout.strip()
+    what = "name,driver_version,memory.total,clocks.max.sm,clocks.sm,power.limit,temperature.gpu"
+    if run.o.device == "cuda":
+        facts["nvidia-smi"] = ask("nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader") or "not there"
     facts["host"] = f"{os.cpu_count()} processors"
-    facts["commit"] = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True,
-                                     text=True).stdout.strip() or "not a checkout"
+    facts["commit"] = os.environ.get("GPU_RUN_COMMIT") or "not known"
+    ours = run.part("versions of Gallop's libraries", ABOUT, run.ours("about"), kind="about")
+    facts["Gallop computes with"] = (ours.get("result") or {}).get("made_of", ours.get("failed", "?"))
     torch = run.part("versions of PyTorch", ABOUT, run.torch("about"), kind="about")
-    facts |= {k: v for k, v in torch.get("result", {}).items() if k in (
+    facts |= {k: v for k, v in (torch.get("result") or {}).items() if k in (
         "torch", "cuda", "cudnn", "device", "memory_bytes", "multiprocessors", "capability")}
     return facts
 
 
 def plan(run, tiny):
-    """Every part, in the order in which they run: which call it belongs to, its group, its name, its budget in
-    seconds, its command, what it is about."""
+    """Every part, the one of most worth first: its group, its name, its budget in seconds, its command, what it is
+    about."""
     first, sizes = ("tiny", ["tiny"]) if tiny else ("256p", ["256p", "540p", "1080p"])
-    repeats = {"256p": 5, "540p": 2, "1080p": 1, "tiny": 2}
+    large = sizes[1:]
+    repeats = {"256p": 5, "540p": 3, "1080p": 2, "tiny": 2}
     parts = []
 
-    def add(call, group, name, budget, command, **about):
-        parts.append((str(call), group, name, budget, command, about))
+    def add(group, name, budget, command, **about):
+        parts.append((group, name, budget, command, about))
 
-    def ours(call, case, precision, budget, group="forward", turn=""):
+    def ours(case, precision, budget, group="forward", turn=""):
         if precision in run.o.precisions:
-            add(call, group, f"ours {precision} {case}{turn}", budget,
-                lambda: run.ours("forward", "--case", case, "--precision", precision, "--repeats", repeats[case]),
+            add(group, f"ours {precision} {case}{turn}", budget,
+                run.ours("forward", "--case", case, "--precision", precision, "--repeats", repeats[case]),
                 kind="forward", side="ours", case=case, variant=precision)
 
-    def torch(call, case, variant, budget, group="forward", turn=""):
-        """variant "best": the fastest at the first size stands for all; compiling each of them again for each
-        size would take minutes."""
-        if variant != "best" and variant not in run.o.variants:
-            return
+    def torch(case, variants, budget, group="forward", turn=""):
+        variants = [v for v in variants if v in run.o.variants]
+        if variants:
+            add(group, f"torch {','.join(variants)} {case}{turn}", budget,
+                run.torch("forward", "--case", case, "--variant", ",".join(variants), "--repeats", repeats[case]),
+                kind="forward", side="torch", case=case, variants=variants)
 
-        def command():
-            chosen = (best_variant(run, first) or "eager") if variant == "best" else variant
-            return run.torch("forward", "--case", case, "--variant", chosen, "--repeats", repeats[case])
-        add(call, group, f"torch {variant} {case}{turn}", budget, command, kind="forward", side="torch", case=case,
-            variant=None if variant == "best" else variant)
-
-    def clips(call, case, precision, budget):
+    def clips(case, precision, budget):
         if precision in run.o.precisions:
-            add(call, "clips", f"ours clips {precision} {case}", budget,
-                lambda: run.ours("clip", "--case", case, "--precision", precision, "--repeats",
-                                 3 if case == first else 1),
+            add("clips", f"ours clips {precision} {case}", budget,
+                run.ours("clip", "--case", case, "--precision", precision, "--repeats", 3 if case == first else 1),
                 kind="clip", side="ours", case=case, variant=precision)
 
-    # The first call: is it right, how fast is a forward beside PyTorch's, how fast is the decoder.
-    add(1, "agreement", "agreement: golden files", 25,
-        lambda: run.ours("golden", "--folder", ROOT / "tests/golden"), kind="golden")
-    if run.o.tests:
-        add(1, "agreement", "agreement: ops, networks, pipelines", 95, lambda: [run.o.tests, "--gtest_brief=1"],
-            kind="tests")
-    add(1, "agreement", "agreement: PyTorch's networks", 20,
-        lambda: run.torch("golden", "--folder", ROOT / "tests/golden"), kind="torch golden")
-    for precision in run.o.precisions:
-        ours(1, first, precision, 15)
-    torch(1, first, "eager", 25)
-    torch(1, first, "padded", 60)
-    torch(1, first, "fp8", 60)
-    for case, seconds in zip(sizes[1:], (18, 35)):
-        for precision in run.o.precisions:
-            ours(1, case, precision, seconds)
-    if "540p" in sizes:
-        torch(1, "540p", "best", 60)
-    for case, seconds in zip(sizes, (12, 15, 25)):
-        add(1, "decode", f"ours decode {case}", seconds, lambda case=case: run.ours("decode", "--case", case, "--repeats", 2),
+    def tests(what, budget, chosen):
+        if run.o.tests:  # a fault that is provoked would be noted by the machine's keepers
+            add("agreement", f"agreement: {what}", budget,
+                [run.o.tests, f"--gtest_filter={chosen}:*/cpu:Gpu.AKernelsFaultIsALostDevice"], kind="tests")
+
+    # Is it right, how fast is it at the first size beside PyTorch, how long does a clip take.
+    add("agreement", "agreement: golden files", 40, run.ours("golden", "--folder", ROOT / "tests/golden"), kind="golden")
+    ours(first, "bf16", 25)
+    torch(first, ["eager", "padded"], 100)
+    clips(first, "bf16", 40)
+    tests("ops", 60, "*-On/*")
+    # The larger sizes.
+    for case, forward, beside in zip(large, (30, 50), (120, 180)):
+        ours(case, "bf16", forward)
+        torch(case, ["eager", "padded"], beside)
+    for case, budget in zip(large, (50, 120)):
+        clips(case, "bf16", budget)
+    for case, seconds in zip(sizes, (20, 25, 40)):
+        add("decode", f"ours decode {case}", seconds, run.ours("decode", "--case", case, "--repeats", 2),
             kind="decode", side="ours", case=case)
-
-    # The second: whole clips, what the machine's libraries can do, PyTorch's side of the rest.
-    for case, bf16, fp8 in zip(sizes, (25, 35, 65), (22, 32, 55)):
-        clips(2, case, "bf16", bf16)
-        clips(2, case, "fp8", fp8)
-    add(2, "ceilings", "our ops alone", 40, lambda: run.ours("ops", "--case", first), kind="rows", side="ours")
-    add(2, "ceilings", "ceilings of PyTorch", 40, lambda: run.torch("ceilings", "--case", first), kind="rows", side="torch")
-    if "1080p" in sizes:
-        torch(2, "1080p", "best", 90, group="torch")
-    for case, seconds in zip(sizes, (15, 20, 30)):
-        add(2, "decode", f"torch decode {case}", seconds,
-            lambda case=case: run.torch("decode", "--case", case, "--repeats", 1), kind="decode", side="torch", case=case)
-    torch(2, first, "compiled", 60, group="torch")
-    add(2, "clips", "ours text encoder", 12, lambda: run.ours("text", "--case", first, "--repeats", 5), kind="text",
-        side="ours", case=first)
-
-    # The third, where there is time: PyTorch's fp8 at the larger sizes, each compiled anew; then the same again
-    # in the other order, so that drift shows.
-    for case, seconds in zip(sizes[1:], (60, 90)):
-        torch(3, case, "fp8", seconds, group="torch")
-    torch(3, first, "eager", 25, group="again", turn=" again")
+    for case, seconds in zip(sizes, (25, 30, 50)):
+        ours(case, "fp8", seconds)
+    tests("networks", 60, "On/Networks.*-")
+    tests("pipelines", 90, "On/Pipelines.*-")
+    add("ceilings", "our ops alone", 60, run.ours("ops", "--case", first), kind="rows", side="ours")
+    add("ceilings", "ceilings of PyTorch", 75, run.torch("ceilings", "--case", first), kind="rows", side="torch")
+    for case, seconds in zip(sizes, (90, 90, 120)):
+        add("decode", f"torch decode {case}", seconds,
+            run.torch("decode", "--case", case, "--variant", "eager,compiled" if case != "1080p" else "eager",
+                      "--repeats", 1), kind="decode", side="torch", case=case, variants=["eager", "compiled"])
+    for case, seconds in zip(sizes, (40, 50, 100)):
+        clips(case, "fp8", seconds)
+    add("clips", "ours text encoder", 30, run.ours("text", "--case", first, "--repeats", 5), kind="text", side="ours",
+        case=first)
+    # PyTorch's fp8, each size compiled anew; without padding; with golden weights.
+    for case, seconds in zip(sizes, (90, 120, 180)):
+        torch(case, ["fp8"], seconds, group="torch")
+    torch(first, ["compiled"], 90, group="torch")
+    add("agreement", "agreement: PyTorch's networks", 40, run.torch("golden", "--folder", ROOT / "tests/golden"),
+        kind="torch golden")
+    # The same again in the other order, so that drift shows.
+    torch(first, ["eager"], 40, group="again", turn=" again")
     for precision in run.o.precisions:
-        ours(3, first, precision, 15, group="again", turn=" again")
-    for case, seconds in zip(sizes[1:], (30, 50)):
-        torch(3, case, "eager", seconds, group="again")
-        ours(3, case, "bf16", seconds, group="again", turn=" again")
-    wanted = run.o.parts.split(",")
-    unknown = [w for w in wanted if w not in {p[0] for p in parts} | {p[1] for p in parts}]
-    if unknown:
-        sys.exit(f"report.py: RUN_PARTS names {', '.join(unknown)} (calls: 1, 2, 3; groups: "
-                 + ", ".join(dict.fromkeys(p[1] for p in parts)) + ")")
-    return [p for p in parts if p[0] in wanted or p[1] in wanted]
+        ours(first, precision, 25, group="again", turn=" again")
+    for case, seconds in zip(large, (40, 70)):
+        torch(case, ["eager"], seconds, group="again", turn=" again")
+        ours(case, "bf16", seconds, group="again", turn=" again")
+    groups = list(dict.fromkeys(p[0] for p in parts))
+    if unknown := [w for w in run.o.parts if w not in groups]:
+        sys.exit(f"report.py: RUN_PARTS names {', '.join(unknown)} (groups: {', '.join(groups)})")
+    return [p for p in parts if not run.o.parts or p[0] in run.o.parts]
 
 
-ABOUT = 20  # seconds that the versions may take
+ABOUT = 60  # seconds that versions may take: a first import of PyTorch reads gigabytes
 
 
 def best_variant(run, case):
     """The fastest of PyTorch's bf16 variants."""
-    found = {v: statistics.median(s) for v in ("eager", "compiled", "padded")
+    found = {v: statistics.median(s) for v in BF16
              if (s := run.seconds(kind="forward", side="torch", case=case, variant=v))}
     return min(found, key=found.get) if found else None
 
@@ -292,7 +408,8 @@ def report(run, facts, command):
     rows = golden.get("result", {}).get("rows", [])
     if rows:
         agree = sum(bool(r.get("agrees")) for r in rows)
-        worst = max((r.get("largest_error", 0) for r in rows), default=0)
+        # JSON has no infinity, and what is not finite comes as null.
+        worst = max(float("inf") if r.get("largest_error", 0) is None else r.get("largest_error", 0) for r in rows)
         out += [f"{agree} of {len(rows)} golden comparisons agree; the largest error over the largest value is {worst:.2g}.", ""]
         out += [f"- {r['component']} {r['case']}: {r.get('error', r.get('largest_error'))}" for r in rows if not r.get("agrees")]
     else:
@@ -306,54 +423,65 @@ def report(run, facts, command):
         out += [f"PyTorch's networks against the same files: {other.get('failed', 'not asked for')}.", ""]
     for part in run.parts:
         if part.get("kind") == "tests":
-            said = (part.get("output") or "").strip().splitlines()
-            out += [f"Ops, networks and pipelines against the CPU: {part.get('failed') or (said[-1] if said else 'passed')}.", ""]
+            words = [f"{part.get('passed', 0)} passed"]
+            if part.get("skipped"):
+                words.append(f"{part['skipped']} skipped")
+            words += [f"FAILED: {', '.join(part['failed_tests'])}"] if part.get("failed_tests") else []
+            words += [f"ended in {part['died_in']}"] if part.get("died_in") else []
+            words += [part["failed"]] if part.get("failed") else []
+            out += [f"- Tests against the CPU, {part['name'].removeprefix('agreement: ')}: {'; '.join(words)}."]
+    out += [""]
 
     out += ["## One forward (ms)", ""]
     rows = [["size", "engine", "median", "spread", "TFLOP/s", f"share of {PEAK}", "floor", "share of floor",
              "best PyTorch over it"]]
     for case in ("tiny",) if run.o.tiny else ("256p", "540p", "1080p"):
-        variants = [("torch", v) for v in ("eager", "compiled", "padded", "fp8")] + [("ours", p) for p in run.o.precisions]
-        bf16 = [statistics.median(s) for v in ("eager", "compiled", "padded")
+        variants = [("torch", v) for v in (*BF16, "fp8")] + [("ours", p) for p in run.o.precisions]
+        bf16 = [statistics.median(s) for v in BF16
                 if (s := run.seconds(kind="forward", side="torch", case=case, variant=v))]
         low = run.seconds(kind="forward", side="torch", case=case, variant="fp8")
         for side, variant in variants:
             seconds = run.seconds(kind="forward", side=side, case=case, variant=variant)
-            if not seconds and not any(p.get("case") == case and p.get("side") == side and p.get("variant") == variant
-                                       for p in run.parts):
+            if not seconds and not run.asked(variant, kind="forward", side=side, case=case):
                 continue
             middle, spread = ms(seconds)
             rate = TFLOP[case] / statistics.median(seconds) if seconds and case in TFLOP else None
+            alike = variant != "fp8" or bool(low)
             best = statistics.median(low) if variant == "fp8" and low else min(bf16, default=None)
-            ratio = f"{best / statistics.median(seconds):.2f}" if seconds and best else "–"
+            ratio = f"{best / statistics.median(seconds):.2f}{'' if alike else ' (its bf16)'}" if seconds and best else "–"
             floor = FLOOR_STEP["fp8" if variant == "fp8" else "bf16"].get(case)
             rows.append([case, f"{'PyTorch' if side == 'torch' else 'Gallop'} {variant}", middle, spread,
                          f"{rate:.0f}" if rate else "–", f"{100 * rate / PEAK:.0f} %" if rate and variant != "fp8" else "–",
                          f"{1e3 * floor:.0f}" if floor else "–",
                          f"{100 * floor / statistics.median(seconds):.0f} %" if seconds and floor else "–", ratio])
     out += table(rows) + ["", f"To be reached in bf16: {TARGET_SHARE} % of {PEAK} TFLOP/s, and {TARGET_LEAD} × the best "
-                          "PyTorch. PyTorch's variants beyond the first size: its eager one, or the fastest at the first "
-                          "size, and fp8. Gallop's rows of one precision are measured with widths padded as a renderer pads them.", ""]
+                          "PyTorch. Gallop has the widths padded as a renderer pads them. In fp8 both sides keep the first "
+                          "and the last layer in bf16; Gallop also quantises the rows of text and sound that have weights of "
+                          "their own, PyTorch leaves these in bf16.", ""]
 
     out += ["## Decoding the picture (ms)", ""]
     rows = [["size", "engine", "median", "spread", "target", "floor", "share of floor", "published"]]
     for case in ("tiny",) if run.o.tiny else ("256p", "540p", "1080p"):
-        for side in ("torch", "ours"):
-            seconds = run.seconds(kind="decode", side=side, case=case)
+        for side, variant, name in (("torch", "eager", "PyTorch eager"), ("torch", "compiled", "PyTorch compiled"),
+                                    ("ours", None, "Gallop")):
+            seconds = run.seconds(variant, kind="decode", side=side, case=case)
             middle, spread = ms(seconds)
-            rows.append([case, "PyTorch" if side == "torch" else "Gallop", middle, spread,
+            rows.append([case, name, middle, spread,
                          *(f"{1e3 * known[case]:.0f}" if case in known else "–" for known in (TARGET_DECODE, FLOOR_DECODE)),
                          f"{100 * FLOOR_DECODE[case] / statistics.median(seconds):.0f} %"
                          if seconds and case in FLOOR_DECODE else "–",
                          f"{1e3 * PUBLISHED_DECODE[case]:.0f}" if case in PUBLISHED_DECODE else "–"])
-    out += table(rows) + [""]
+    out += table(rows) + ["", "Into pinned memory: PyTorch's pictures as RGB, Gallop's as the planes that an encoder takes, half the "
+                          "bytes. PyTorch decodes 1080p in two halves that know nothing of each other.", ""]
 
     clips = [p for p in run.parts if p.get("kind") == "clip"]
     mp4 = any(p.get("result", {}).get("mp4") for p in clips)
     out += ["## From tokens to " + ("MP4 (s)" if mp4 else "pictures and sound on the host (s)"), "",
             "Text encoding, base, super-resolution, sound, pictures"
             + (", H.264, AAC and MP4" if mp4 else "; this build has no FFmpeg: without H.264, AAC and MP4")
-            + ". One clip after the other; nothing overlaps but what the engine overlaps by itself.", ""]
+            + ". One clip after the other; nothing overlaps but what the engine overlaps by itself. All prompts are encoded "
+            "first: where the encoder does not fit beside two networks (bf16), a new prompt costs its loading, too. "
+            f"All models of a clip must fit {MEMORY / 1e9:.0f} GB.", ""]
     rows = [["size", "precision", "median", "stages", "clips an hour", "target", "memory at the peak",
              "published, prompt to MP4"]]
     for part in clips:
@@ -364,8 +492,17 @@ def report(run, facts, command):
         rows.append([part["case"], variant, f"{statistics.median(seconds):.2f}" if seconds else part.get("failed", "–"),
                      ", ".join(f"{k} {v:.2f}" for k, v in stages.items()) or "–",
                      f"{3600 / statistics.median(seconds):.0f}" if seconds else "–", str(target or "–"),
-                     f"{result['peak_bytes'] / 2 ** 30:.1f} GiB" if "peak_bytes" in result else "–",
+                     f"{result['peak_bytes'] / 1e9:.1f} GB" if "peak_bytes" in result else "–",
                      str(PUBLISHED_CLIP.get(part["case"], "–"))])
+    for case in ("tiny",) if run.o.tiny else ("256p", "540p", "1080p"):
+        steps = [("tiny" if run.o.tiny else "256p", STEPS["tiny" if run.o.tiny else "256p"])]
+        steps += [] if case in ("tiny", "256p") else [(case, STEPS[case])]
+        bests = [(best_variant(run, c), c, n) for c, n in steps]
+        decode = [statistics.median(s) for v in ("eager", "compiled") if (s := run.seconds(v, kind="decode", side="torch", case=case))]
+        if decode and all(v for v, _, _ in bests):
+            seconds = min(decode) + sum(n * statistics.median(run.seconds(v, kind="forward", side="torch", case=c)) for v, c, n in bests)
+            rows.append([case, "PyTorch's steps and decoding alone, computed", f"{seconds:.2f}", "–", f"{3600 / seconds:.0f}",
+                         "–", "–", "–"])
     out += table(rows) + [""]
     rows = [["size", "precision", "stage", "arrays foretold", "needed with workspaces", "asked the device for more",
              "at the peak, networks included"]]
@@ -405,13 +542,20 @@ def report(run, facts, command):
                      "–" if not value else "yes" if low <= value <= high else "no"])
     out += table(rows) + [""]
 
-    out += ["## Every part", ""]
-    rows = [["part", "seconds", "outcome"]]
+    out += ["## Every part", "", "Clock, power and heat while the GPU was busy.", ""]
+    rows = [["part", "seconds", "outcome", "MHz", "W", "°C", "slowed by"]]
     for part in run.parts:
-        peak = part.get("result", {}).get("peak_bytes")
-        rows.append([part["name"], str(part.get("wall", "–")),
-                     part.get("failed") or (f"done, {peak / 2 ** 30:.1f} GiB at the peak" if peak else "done")])
-    return out + table(rows) + [""]
+        peak = (part.get("result") or {}).get("peak_bytes")
+        busy = part.get("clocks") or {}
+        rows.append([part["name"] + (", earlier" if part.get("earlier") else ""), str(part.get("wall", "–")),
+                     part.get("failed") or (f"done, {peak / 2 ** 30:.1f} GiB at the peak" if peak else "done"),
+                     *(f"{busy[k]:.0f}" if k in busy else "–" for k in ("mhz", "watt", "celsius")),
+                     ", ".join(busy.get("slowed", [])) or "–"])
+    out += table(rows) + [""]
+    warnings = list(dict.fromkeys(re.sub(r"^\S+Z ", "", w) for p in run.parts for w in p.get("warnings", [])))
+    if warnings:
+        out += ["Said on the way:", ""] + [f"- {w}" for w in warnings[:30]] + [""]
+    return out
 
 
 def main():
@@ -423,16 +567,17 @@ def main():
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--total", type=int, default=570, help="seconds for all of it")
     parser.add_argument("--precisions", default="bf16,fp8", help="of ours, with commas")
-    parser.add_argument("--parts", default=os.environ.get("RUN_PARTS", "1"),
-                        help="calls (1, 2, 3) and groups, with commas; $RUN_PARTS, else 1")
-    parser.add_argument("--merge", type=pathlib.Path, action="append", default=[], help="an earlier call's JSON")
+    parser.add_argument("--parts", default=os.environ.get("RUN_PARTS", ""),
+                        help="groups, with commas, which are run anew even where --merge has them; $RUN_PARTS, else all")
+    parser.add_argument("--merge", type=pathlib.Path, help="an earlier call's JSON: go on where it ended")
     parser.add_argument("--variants", default="eager,compiled,padded,fp8", help="of PyTorch's, with commas")
-    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(os.environ.get("OUT") or HERE / "results"))
     parser.add_argument("--logs", type=pathlib.Path)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be run")
     o = parser.parse_args()
     o.precisions = [p for p in o.precisions.split(",") if p]
     o.variants = [v for v in o.variants.split(",") if v]
+    o.parts = [p for p in o.parts.split(",") if p]
     now = datetime.datetime.now(datetime.timezone.utc)
     o.date = now.strftime("%Y-%m-%d %H:%M UTC")
     if o.logs:
@@ -441,39 +586,46 @@ def main():
     run.ours = lambda *words: [o.bench, words[0], "--backend", o.device, *words[1:]]
     run.torch = lambda *words: [o.python, HERE / "torch_bench.py", words[0], "--device", o.device, *words[1:]]
     chosen = plan(run, o.tiny)
-    budgets = ABOUT + sum(part[3] for part in chosen)
+    earlier = json.loads(o.merge.read_text()) if o.merge else dict(facts={}, parts=[])
+    if not o.parts:  # what was done, or failed by itself, is not done again
+        over = {p["name"] for p in earlier["parts"] if not re.match("not run|was not done", p.get("failed", ""))}
+        chosen = [p for p in chosen if p[1] not in over]
+    again = {p[1] for p in chosen}
     if o.dry_run:
         print(f"{'from min':>8} {'budget s':>9}  part")
-        print(f"{0:8.1f} {ABOUT:9d}  versions")
-        at = ABOUT
-        for call, group, name, budget, command, about in chosen:
-            print(f"{at / 60:8.1f} {budget:9d}  {name} [{call} {group}]: {' '.join(map(str, command()))}")
+        at = 0
+        for group, name, budget, command, about in [("", "versions", 2 * ABOUT, [], {})] + chosen:
+            print(f"{at / 60:8.1f} {budget:9d}  {name} [{group}]: {' '.join(map(str, command))}")
             at += budget
-        print(f"at most {budgets} s ({budgets / 60:.1f} min) of {o.total} s")
-        return 0 if budgets <= o.total else 1
-    if budgets > o.total and o.device != "cpu":
-        print(f"report.py: the budgets are {budgets} s together, {o.total} s are given: the last parts may be left out",
-              file=sys.stderr)
-    for earlier in o.merge:
-        run.parts += [p | dict(name=p["name"] + ", earlier") for p in json.loads(earlier.read_text())["parts"]
-                      if p.get("kind") != "about"]
-    facts = machine(run)
-    for _, _, name, budget, command, about in chosen:
-        command = command()
-        if "variant" in about and about["variant"] is None:  # chosen just now
-            about = about | dict(variant=command[command.index("--variant") + 1])
+        print(f"at most {at} s ({at / 60:.1f} min); one call takes {o.total} s, the next goes on (--merge)")
+        return 0
+    facts = run.facts = machine(run)
+    for what in ("device", "Gallop computes with", "torch"):
+        was, here = earlier["facts"].get(what), facts.get(what)
+        if was and here and was != here:
+            print(f"report.py: {o.merge} is of another machine: {what} {was} (here: {here})", file=sys.stderr)
+            return 2
+    # What an earlier call could not learn of the machine stays unknown no longer, and the other way round.
+    facts |= {k: v for k, v in earlier["facts"].items() if k not in facts}
+    if earlier["facts"].get("commit", facts["commit"]) != facts["commit"]:
+        facts["earlier commit"] = earlier["facts"]["commit"]
+    run.parts[:0] = [p | dict(earlier=True) for p in earlier["parts"] if p.get("kind") != "about" and p["name"] not in again]
+    device = re.sub(r"[^A-Za-z0-9]+", "-", facts.get("device", "no-gpu" if o.device == "cuda" else "cpu")).strip("-").lower()
+    stem = f"{now.strftime('%Y-%m-%d-%H%M')}-{device}"
+    o.out.mkdir(parents=True, exist_ok=True)
+    run.file = o.out / f"{stem}.json"
+    for _, name, budget, command, about in chosen:
         run.part(name, budget, command, **about)
+    if run.clocks:
+        run.clocks.stop()
     # Folders of the machine are nobody's business.
     command = " ".join(["tests/gpu/run.sh"] + [pathlib.Path(w).name if "/" in w else w
                                                for w in os.environ.get("GPU_RUN_ARGUMENTS", "").split()])
-    lines = report(run, facts, command)
-    o.out.mkdir(parents=True, exist_ok=True)
-    device = re.sub(r"[^A-Za-z0-9]+", "-", facts.get("device", "no-gpu" if o.device == "cuda" else "cpu")).strip("-").lower()
-    stem = f"{now.strftime('%Y-%m-%d-%H%M')}-{device}"
-    (o.out / f"{stem}.md").write_text("\n".join(lines))
     for part in run.parts:
         part["command"] = re.sub(r"\S*/", "", part["command"])
-    (o.out / f"{stem}.json").write_text(json.dumps(dict(facts=facts, date=o.date, parts=run.parts), indent=1) + "\n")
+    run.save()
+    lines = report(run, facts, command)
+    (o.out / f"{stem}.md").write_text("\n".join(lines))
     print("\n".join(lines))
     failed = [p["name"] for p in run.parts if "failed" in p]
     print(f"\n{len(run.parts) - len(failed)} of {len(run.parts)} parts done in {time.monotonic() - run.begin:.0f} s"

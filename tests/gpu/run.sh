@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # What the engine does on this machine's GPU, side by side with PyTorch: versions, ceilings, agreement, one
-# forward, decoding, whole clips. A call takes under ten minutes; two calls, RUN_PARTS=1 and RUN_PARTS=2, do all
-# of it, a third repeats what matters in the other order. Needs nvcc and CMake, or programs that were packed by
-# pack.sh on another machine; PyTorch for the other side; nothing else. CUDA is looked for in $CUDA_HOME, else in
-# /usr/local/cuda. See README.md.
+# forward, decoding, whole clips. A call takes under ten minutes and does what is of most worth first; a second one
+# (--merge) goes on where it ended. Needs nvcc and CMake, or programs that were packed by pack.sh on another machine;
+# PyTorch for the other side; nothing else. CUDA is looked for in $CUDA_HOME, else in /usr/local/cuda. See README.md.
 #
-# Usage: run.sh [--binaries DIR] [--python PYTHON] [--out DIR] [--total SECONDS] [--precisions bf16,fp32]
-#               [--variants eager,compiled,padded,fp8] [--device cuda|cpu] [--tiny] [--merge JSON]
+# Usage: run.sh [--binaries FILE|DIR] [--python PYTHON] [--out DIR] [--total SECONDS] [--precisions bf16,fp32]
+#               [--variants eager,compiled,padded,fp8] [--device cuda|cpu] [--tiny] [--merge JSON] [--logs DIR]
 #               [--dry-run]    says each part, its budget and the minutes of all; runs nothing
-# RUN_PARTS: calls (1, 2, 3) or groups (agreement, forward, decode, clips, ceilings, torch, again), with commas.
+# --out: else $OUT, else results/ beside this script. RUN_PARTS: only these groups (agreement, forward, clips, decode,
+# ceilings, torch, again), with commas.
 set -uo pipefail
 export GPU_RUN_ARGUMENTS="$*"
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
         --python) python=$2 && shift ;;
         --total) total=$2 && shift ;;
         --device) device=$2 && passed+=(--device "$2") && shift ;;
-        --out | --precisions | --variants | --merge) passed+=("$1" "$2") && shift ;;
+        --out | --precisions | --variants | --merge | --logs) passed+=("$1" "$2") && shift ;;
         --tiny) passed+=(--tiny) ;;
         --dry-run) dry=1 && passed+=(--dry-run) ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' && exit 0 ;;
@@ -44,7 +44,8 @@ print(":".join(found))
 PY
 )
 system=$(for folder in "$cuda/lib64" "$cuda/lib"; do [ -d "$folder" ] && printf '%s:' "$folder"; done)
-export LD_LIBRARY_PATH="${system}${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries"
+# PyTorch always takes its own: so both sides have the same ones.
+export LD_LIBRARY_PATH="${libraries:+$libraries:}$system${LD_LIBRARY_PATH:-}"
 
 # CUDA 13 needs a driver of 580 or later, or what CUDA brings to stand before an older one.
 driver=$([ "$device$dry" = cuda ] && nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
@@ -55,6 +56,16 @@ if [ -n "$driver" ] && [ "${driver%%.*}" -lt 580 ]; then
     fi
     export LD_LIBRARY_PATH=$cuda/compat:$LD_LIBRARY_PATH
 fi
+
+launchers=$(mktemp -d)
+trap 'rm -rf "$launchers"' EXIT
+if [ -f "$binaries" ]; then
+    mkdir "$launchers/packed"
+    tar -xf "$binaries" -C "$launchers/packed" || { echo "run.sh: $binaries cannot be unpacked" >&2 && exit 1; }
+    binaries=$launchers/packed
+fi
+GPU_RUN_COMMIT=$(cat "$binaries/commit" 2>/dev/null || git -C "$root" rev-parse --short HEAD 2>/dev/null)
+export GPU_RUN_COMMIT
 
 if [ -z "$binaries" ] && [ -z "$dry" ]; then
     build=$root/build/gpu
@@ -91,14 +102,12 @@ program() {
     chmod +x "$launchers/$1"
     echo "$launchers/$1"
 }
-launchers=$(mktemp -d)
-trap 'rm -rf "$launchers"' EXIT
 bench=$(program gpu_bench about --backend cpu)
 tests=$(program gpu_test --gtest_list_tests)
 [ -n "$bench" ] || [ -n "$dry" ] || { echo "run.sh: no gpu_bench in ${binaries:-?}" >&2 && exit 1; }
 
-# PyTorch's compiler keeps its results here from one variant to the next.
-export TORCHINDUCTOR_CACHE_DIR=$launchers/inductor
+# PyTorch's compiler keeps its results here, for the next call, too.
+export TORCHINDUCTOR_CACHE_DIR=${TMPDIR:-/tmp}/gallop-inductor-$(id -u)
 export GALLOP_TEST_NEEDS_GPU=1 GALLOP_TREE=$root
 [ -n "$dry" ] && tests=${tests:-gpu_test}
 [ "$device" = cpu ] && tests=

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The other side of tests/gpu/run.sh: the same networks in plain PyTorch, random weights, timed.
 
-Usage: torch_bench.py WHAT [--case 256p|540p|1080p|tiny] [--variant NAME] [--device cuda|cpu] [--repeats N]
+Usage: torch_bench.py WHAT [--case 256p|540p|1080p|tiny] [--variant NAME,NAME…] [--device cuda|cpu] [--repeats N]
                       [--folder GOLDEN]
 
 WHAT: about, ceilings, forward, decode; golden: the same networks with the weights of golden files, on their inputs,
@@ -9,10 +9,13 @@ against their outputs. Variants of forward, so that the comparison is fair:
   eager     as the model is written
   compiled  torch.compile of one layer of each kind, used by all layers of that kind
   padded    compiled, with the feed-forward width 13652 padded to 13696: the best a PyTorch user would write
-  fp8       padded, with row-wise scaled E4M3 products (torch._scaled_mm); rows of text and sound stay bf16
-One measurement a process, one JSON object on stdout.
+  fp8       padded, with row-wise scaled E4M3 products (torch._scaled_mm) in all layers but the first and the last;
+            rows of text and sound that have weights of their own stay bf16
+Several variants are measured one after the other: "seconds" is then by variant. One measurement a process; each line
+on stdout is a JSON object, the last one whole, those before it what was known by then.
 """
 import argparse
+import gc
 import json
 import pathlib
 import sys
@@ -35,6 +38,7 @@ PUBLISHED = dict(layers=40, width=5120, head=128, groups=8, video=192, audio=64,
                  mm=(0, 1, 2, 3, 36, 37, 38, 39), gelu=(0, 1, 2, 3), local=[i for i in range(40) if i % 4 != 3 or i > 31])
 TINY = dict(layers=4, width=256, head=64, groups=4, video=192, audio=64, text=64, reach=1, mm=(0, 3), gelu=(0,),
             local=[1, 2])
+ATTENTIONS = (("attention", SDPBackend.CUDNN_ATTENTION), ("attention, FlashAttention", SDPBackend.FLASH_ATTENTION))
 TURBO = dict(channels=(64, 128, 256, 512), layers=(2, 2, 2, 3, 3), scaling=(False, True, True, True),
              spatial=(False, True, False, False), first=7, step=7)
 
@@ -44,7 +48,7 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def timed(work, repeats: int, device: str, warm: int = 2) -> list[float]:
+def timed(work, repeats: int, device: str, warm: int = 2, progress=lambda seconds: None) -> list[float]:
     """Seconds of each run, after some that are not counted (compilation, choice of algorithms)."""
     seconds = []
     for i in range(repeats + warm):
@@ -54,38 +58,48 @@ def timed(work, repeats: int, device: str, warm: int = 2) -> list[float]:
         synchronize(device)
         if i >= warm:
             seconds.append(time.perf_counter() - begin)
+            progress(seconds)
     return seconds
 
 
 def each(work, device: str) -> float:
     """Seconds of one run, of as many in a row as take a fifth of a second."""
-    work()
-    count = 1
-    while True:
+    def run(count):
         synchronize(device)
         begin = time.perf_counter()
         for _ in range(count):
             work()
         synchronize(device)
-        spent = time.perf_counter() - begin
-        if spent > 0.2 or count >= 4096:
-            return spent / count
-        count *= 4
+        return time.perf_counter() - begin
+
+    work()
+    spent = run(1)
+    if spent > 0.2:
+        return spent
+    count = min(4096, int(0.25 / max(spent, 1e-6)) + 1)
+    return run(count) / count
 
 
-def decode(case, variant, device, kind, repeats):
+def decode(case, variant, device, kind, repeats, progress):
+    """A picture's decoder, its pictures in pinned memory in the end. At 1080p in two halves, one above the other: whole
+    ones have arrays of more than 2^31 elements. The halves know nothing of each other, which is in this side's favour."""
     c = dict(TURBO, channels=(8, 12, 16, 24)) if case == "tiny" else TURBO
     net = Turbo(c, Drawn(device), kind)
     run = torch.compile(net.forward, dynamic=False) if variant == "compiled" else net.forward
     frames, rows, columns = CASES[case]["grid"]
     z = torch.randn(1, 48, frames, 2 * rows, 2 * columns, device=device).to(kind)
-    z = z.to(memory_format=torch.channels_last_3d)
+    halves = [h.contiguous(memory_format=torch.channels_last_3d) for h in z.chunk(2 if case == "1080p" else 1, dim=3)]
+    rooms = {}
 
     def whole():
-        for part, first in parts(z, c):
-            run(part, first).cpu()
+        for i, half in enumerate(halves):
+            for n, (part, first) in enumerate(parts(half, c)):
+                made = run(part, first)
+                if (i, n) not in rooms:
+                    rooms[i, n] = torch.empty(made.shape, dtype=made.dtype, pin_memory=device == "cuda")
+                rooms[i, n].copy_(made, non_blocking=True)
 
-    return timed(whole, repeats, device)
+    return timed(whole, repeats, device, warm=1 if case == "1080p" else 2, progress=progress)
 
 
 def golden(folder, device):
@@ -133,7 +147,7 @@ def golden(folder, device):
     return rows
 
 
-def ceilings(case, device, kind):
+def ceilings(case, device, kind, progress):
     """What the machine's libraries can do: the measure for both sides."""
     tiny, rows = case == "tiny", []
 
@@ -142,6 +156,7 @@ def ceilings(case, device, kind):
         if flop:
             row["tflop_per_second"] = flop / seconds * 1e-12
         rows.append(row)
+        progress(rows)
 
     x = torch.empty((1 << 20) if tiny else (1 << 30), dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
@@ -172,7 +187,12 @@ def ceilings(case, device, kind):
                 rows.append(dict(op=f"product fp8 {name}", tokens=m, error=str(error)[:200]))
     for m in ((34,) if tiny else (4110, 14862, 65806)):
         q, k = (torch.randn(m, h, 128, device=device).to(kind) for h in (40, 8))
-        add("attention", each(lambda: attend(q, k, k), device), 4.0 * m * m * 40 * 128, tokens=m)
+        for name, backend in ATTENTIONS if device == "cuda" else (("attention", SDPBackend.MATH),):
+            try:
+                with sdpa_kernel(backend):
+                    add(name, each(lambda: attend(q, k, k), device), 4.0 * m * m * 40 * 128, tokens=m)
+            except Exception as error:  # one that this PyTorch or this card does not have
+                rows.append(dict(op=name, tokens=m, error=str(error)[:200]))
     for t, h, w, c in (((3, 8, 8, 16),) if tiny else (
             (11, 32, 56, 512), (20, 64, 112, 512), (38, 128, 224, 256), (38, 128, 224, 128), (38, 128, 224, 64))):
         x = torch.randn(1, c, t, h, w, device=device).to(kind).to(memory_format=torch.channels_last_3d)
@@ -196,40 +216,67 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("about", "ceilings", "forward", "decode", "golden"))
     parser.add_argument("--case", default="256p", choices=CASES)
-    parser.add_argument("--variant", default="eager", choices=("eager", "compiled", "padded", "fp8"))
+    parser.add_argument("--variant", default="eager", help="eager, compiled, padded, fp8, with commas")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("tests/golden"))
     o = parser.parse_args()
+    variants = o.variant.split(",")
+    if unknown := set(variants) - {"eager", "compiled", "padded", "fp8"}:
+        parser.error(f"--variant names {', '.join(sorted(unknown))} (eager, compiled, padded, fp8)")
     if o.device == "cuda" and not torch.cuda.is_available():
         print("PyTorch sees no GPU", file=sys.stderr)
         return 2
     torch.manual_seed(1)
-    torch.backends.cudnn.benchmark = True
+    # The decoder has 57 shapes of convolutions: trying every engine for each takes longer than all else.
+    torch.backends.cudnn.benchmark = o.what == "ceilings"
+    if o.what == "golden":
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     # bf16 convolutions on a CPU are slow and prove nothing here.
     kind = torch.float32 if o.device == "cpu" and o.what in ("decode", "ceilings") else torch.bfloat16
-    result = dict(what=o.what, case=o.case, variant=o.variant, device=o.device)
+    result = dict(what=o.what, case=o.case, device=o.device)
+
+    def say(**known):
+        if o.device == "cuda":
+            result["peak_bytes"] = torch.cuda.max_memory_allocated()
+        result.update(known)
+        print(json.dumps(result), flush=True)
+
+    def by_variant(measure):
+        seconds = {}
+
+        def told(variant, so_far):
+            seconds[variant] = list(so_far)
+            say(seconds=seconds)
+
+        for variant in variants:
+            measure(variant, lambda so_far: told(variant, so_far))
+            gc.collect()  # a network and its layers' functions know each other
+            if o.device == "cuda":
+                torch.cuda.empty_cache()
+
+    def forward(variant, progress):
+        c, shape = TINY if o.case == "tiny" else PUBLISHED, CASES[o.case]
+        dit = Dit(c, shape, c["local"] if shape["local"] else (), variant, Drawn(o.device), kind)
+        last = []
+        timed(lambda: last.__setitem__(slice(None), dit.forward()), o.repeats, o.device,
+              warm=1 if o.case == "1080p" else 2, progress=progress)
+        result["tokens"] = sum(dit.sizes)
+        result["finite"] = all(bool(t.isfinite().all()) for t in last) and result.get("finite", True)
+
     backends = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     with torch.inference_mode(), sdpa_kernel(backends, set_priority=True):
         if o.what == "about":
-            result |= about(o.device)
+            say(**about(o.device))
         elif o.what == "golden":
-            result["rows"] = golden(o.folder, o.device)
+            say(rows=golden(o.folder, o.device))
         elif o.what == "ceilings":
-            result["rows"] = ceilings(o.case, o.device, kind)
+            say(rows=ceilings(o.case, o.device, kind, lambda rows: say(rows=rows)))
         elif o.what == "decode":
-            result["seconds"] = decode(o.case, o.variant, o.device, kind, o.repeats)
+            by_variant(lambda variant, progress: decode(o.case, variant, o.device, kind, o.repeats, progress))
         else:
-            c, shape = TINY if o.case == "tiny" else PUBLISHED, CASES[o.case]
-            dit = Dit(c, shape, c["local"] if shape["local"] else (), o.variant, Drawn(o.device), kind)
-            last = []
-            result["seconds"] = timed(lambda: last.__setitem__(slice(None), dit.forward()), o.repeats, o.device,
-                                      warm=1 if o.case == "1080p" else 2)
-            result["tokens"] = sum(dit.sizes)
-            result["finite"] = all(bool(t.isfinite().all()) for t in last)
-    if o.device == "cuda":
-        result["peak_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(result))
+            by_variant(forward)
+            say()
     return 0
 
 

@@ -202,7 +202,8 @@ class Dit:
                 return weights.vector(f"block.layers.{i}.{name}.weight", e * size)
 
             def product(name, out, depth, **pad):
-                return linear(weights.linear(f"block.layers.{i}.{name}.weight", e, out, depth, kind), fp8, **pad)
+                return linear(weights.linear(f"block.layers.{i}.{name}.weight", e, out, depth, kind),
+                              fp8 and 0 < i < c["layers"] - 1, **pad)
 
             p = dict(norm=vector("attention.pre_norm", d), q_norm=vector("attention.q_norm", head),
                      k_norm=vector("attention.k_norm", head), mlp_norm=vector("mlp.pre_norm", d),
