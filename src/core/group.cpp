@@ -103,6 +103,10 @@ private:
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> group_environment() {
+    return {{"NCCL_ALGO", "Ring"}, {"NCCL_PROTO", "Simple"}, {"NCCL_NVLS_ENABLE", "0"}};
+}
+
 Group& solo_group() {
     static SoloGroup group;
     return group;

@@ -51,6 +51,10 @@ public:
     virtual void check() {}
 };
 
+/// What the environment of a member's process must hold: NCCL as it is chooses among ways to sum of which one (in
+/// the switches, NVLS) gives other bits from call to call. Source: NVIDIA/nccl issues 1497 and 2360.
+std::vector<std::pair<std::string, std::string>> group_environment();
+
 /// The group of one, whose sums change nothing.
 Group& solo_group();
 

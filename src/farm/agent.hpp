@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -64,6 +65,10 @@ private:
     bool finished_ = false;
     Failure trouble_;
 };
+
+/// Numbers, as CUDA counts them, of the devices that the driver shows as /dev/nvidia0, /dev/nvidia3, …: from 0
+/// on, whatever theirs are, for a container may be given any. An agent never starts CUDA itself.
+std::vector<std::string> devices_in(const std::filesystem::path& folder);
 
 /// What the renderers of this rank own, one entry each: on CUDA the visible devices (those that
 /// CUDA_VISIBLE_DEVICES names, else all that the driver shows) shared out among the ranks of this

@@ -8,19 +8,10 @@
 namespace gallop {
 namespace {
 
-/// The devices that the driver shows: /dev/nvidia0, /dev/nvidia1, … An agent never starts CUDA.
-std::vector<std::string> all_devices() {
-    std::vector<std::string> found;
-    std::error_code failed;
-    while (std::filesystem::exists("/dev/nvidia" + std::to_string(found.size()), failed))
-        found.push_back(std::to_string(found.size()));
-    return found;
-}
-
 /// The entries of CUDA_VISIBLE_DEVICES, numbers or UUIDs, as they are.
 std::vector<std::string> visible_devices() {
     const char* variable = std::getenv("CUDA_VISIBLE_DEVICES");
-    if (variable == nullptr) return all_devices();
+    if (variable == nullptr) return devices_in("/dev");
     std::vector<std::string> found;
     std::istringstream entries(variable);
     for (std::string entry; std::getline(entries, entry, ',');) {
@@ -31,6 +22,20 @@ std::vector<std::string> visible_devices() {
 }
 
 }  // namespace
+
+std::vector<std::string> devices_in(const std::filesystem::path& folder) {
+    std::vector<std::string> found;
+    std::error_code failed;
+    for (std::filesystem::directory_iterator entry(folder, failed), end; !failed && entry != end;
+         entry.increment(failed)) {
+        const std::string name = entry->path().filename().string();
+        constexpr std::string_view prefix = "nvidia";
+        if (name.starts_with(prefix) && name.size() > prefix.size() &&
+            name.find_first_not_of("0123456789", prefix.size()) == std::string::npos)
+            found.push_back(std::to_string(found.size()));
+    }
+    return found;
+}
 
 std::vector<std::string> devices_of_rank(const std::string& backend, int slots, LocalPlace place) {
     if (backend != "cuda")

@@ -8,6 +8,7 @@
 
 #include "core/check.hpp"
 #include "core/file_errors.hpp"
+#include "core/group.hpp"
 #include "core/log.hpp"
 #include "media/store.hpp"
 
@@ -68,6 +69,7 @@ RendererCommand RendererSlot::command(std::size_t member) const {
         add("--rank", std::to_string(member));
         add("--size", std::to_string(devices_.size()));
         add("--rendezvous", rendezvous_.string());
+        made.environment = group_environment();
     }
     // Its own device comes first; the others' stay visible, or they could not be reached.
     std::string visible;

@@ -41,7 +41,7 @@ Network& Networks::resident(std::optional<Network>& slot, const std::string& nam
         make_room(need.weights + arrays, name);
         slot.emplace(load());
         log_info("loaded {} megabytes={}", name, need.weights >> 20);
-        residents_.came(name, [&slot] { slot.reset(); });
+        residents_.came(name, need.weights, [&slot] { slot.reset(); });
     });
     return *slot;
 }

@@ -9,11 +9,11 @@
 namespace gallop {
 
 /// What the networks of a renderer hold of a device: all that fits stays, the longest unused leaves
-/// first when something else needs the room.
+/// first when something else needs the room, unless one alone makes enough: then no other need leave.
 class Residents {
 public:
-    /// A network is on the device now. `leave` frees it.
-    void came(const std::string& name, std::function<void()> leave);
+    /// A network of so many bytes is on the device now. `leave` frees it.
+    void came(const std::string& name, std::size_t bytes, std::function<void()> leave);
     /// A network is about to be used.
     void used(const std::string& name);
     /// Sends networks away, but not `kept`, until `bytes` are left by `left` (nothing: not known, and
@@ -22,7 +22,12 @@ public:
                                        const std::function<std::optional<std::size_t>()>& left);
 
 private:
-    std::list<std::pair<std::string, std::function<void()>>> all_;  ///< longest unused first
+    struct Resident {
+        std::string name;
+        std::size_t bytes;
+        std::function<void()> leave;
+    };
+    std::list<Resident> all_;  ///< longest unused first
 };
 
 }  // namespace gallop

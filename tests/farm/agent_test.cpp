@@ -16,6 +16,7 @@
 #include "farm/time_text.hpp"
 #include "media/store.hpp"
 #include "support/planned_run.hpp"
+#include "support/temporary_folder.hpp"
 #include "tests/farm/fake_renderer.hpp"
 
 namespace gallop {
@@ -395,8 +396,18 @@ TEST_F(AgentTest, GivesEachRendererItsOwnDeviceFirst) {
     std::vector<std::string> seen;
     for (int slot = 0; slot < 2; ++slot) seen.push_back(wait_for<message::Ready>().device);
     // Of the member that was ready last.
-    EXPECT_THAT(seen, Contains(testing::AnyOf("GPU-a,GPU-b", "GPU-b,GPU-a")));
-    EXPECT_THAT(seen, Contains(testing::AnyOf("3,5", "5,3")));
+    EXPECT_THAT(seen, Contains(testing::AnyOf("GPU-a,GPU-b Ring", "GPU-b,GPU-a Ring")));
+    EXPECT_THAT(seen, Contains(testing::AnyOf("3,5 Ring", "5,3 Ring")));
+}
+
+// In a container it may be any of the machine's, and CUDA counts from 0.
+TEST(Devices, AreCountedWhateverTheirNumbers) {
+    const test::TemporaryFolder folder;
+    EXPECT_THAT(devices_in(folder.path()), testing::IsEmpty());
+    for (const char* name : {"nvidia3", "nvidia12", "nvidiactl", "nvidia-uvm", "nvidia", "null"})
+        write_atomically(folder / name, "");
+    EXPECT_THAT(devices_in(folder.path()), testing::ElementsAre("0", "1"));
+    EXPECT_THAT(devices_in(folder / "none"), testing::IsEmpty());
 }
 
 }  // namespace

@@ -124,7 +124,9 @@ int be_a_renderer(const std::vector<std::string>& arguments) {
             decode(latent, how, sink, progress);
         };
         const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
-        return Engine{std::move(stages), visible == nullptr ? "fake" : visible};
+        const char* sums = std::getenv("NCCL_ALGO");
+        return Engine{std::move(stages), std::string(visible == nullptr ? "fake" : visible) +
+                                             (sums == nullptr ? "" : std::string(" ") + sums)};
     });
 }
 
