@@ -11,8 +11,9 @@
 namespace gallop {
 
 /// Attention and convolutions in bf16 by cuDNN 9, all on one stream. Plans are made once a shape, and so is
-/// the finding that there is none; both give the same bits for a shape, a version of cuDNN and a GPU. Where
-/// memory runs out over a plan they throw OutOfMemoryError and nothing is remembered: another kernel would
+/// the finding that there is none; both give the same bits for a shape, a version of cuDNN and a GPU,
+/// whatever was asked before. Plans of attention share compiled kernels where the version is known to do it
+/// right, so a new length of prompt costs milliseconds. Where memory runs out over a plan they throw OutOfMemoryError and nothing is remembered: another kernel would
 /// give other bits.
 class Cudnn {
 public:
