@@ -7,13 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "ops/workspace.hpp"
+
 namespace gallop {
 namespace {
 
 namespace fe = cudnn_frontend;
 
-/// No plan may ask for more scratch memory than this.
-constexpr std::int64_t most_workspace = std::int64_t{1} << 30;
 /// The kernels are compiled for 9.0, so the device is one.
 constexpr std::int32_t architecture = 90;
 
@@ -143,7 +143,7 @@ std::string find_engines(fe::graph::Graph& graph, cudnnHandle_t handle, CudnnEng
              return graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
          },
          [&] {
-             graph.deselect_workspace_greater_than(most_workspace);
+             graph.deselect_workspace_greater_than(std::int64_t{most_workspace});
              graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
              if (engines == CudnnEngines::precompiled)
                  graph.deselect_behavior_notes({fe::BehaviorNote_t::RUNTIME_COMPILATION});
