@@ -254,7 +254,7 @@ TEST_F(CudnnOffers, KernelsOfAttentionForManyShapes) {
         ASSERT_EQ(problem_of(*sharing, CudnnEngines::any, &seconds), "");
         EXPECT_EQ(loaded_module_(), expected) << queries << " queries over " << keys;
         if (again)
-            EXPECT_LT(seconds, first / 5) << queries << " queries over " << keys;
+            EXPECT_LT(seconds, first / 2) << queries << " queries over " << keys;
         else
             first = seconds;
     }
