@@ -41,7 +41,8 @@ void CudaConvolution::run(ConstTensorView x, ConstTensorView kernel, ConstTensor
 
 bool CudaConvolution::by_cudnn(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                                const ConvSpec& spec, TensorView y) {
-    const bool fits = std::max(x.numel(), y.numel()) <= Cudnn::most_elements;
+    const bool fits = x.numel() <= Cudnn::most_elements_of(x.shape()) &&
+                      y.numel() <= Cudnn::most_elements_of(y.shape());
     if (fits && spec.pad_before[0] == spec.pad_after[0])
         return cudnn_->convolve(x, kernel, bias, spec, y);
     if (spec.pad_before[0] + spec.pad_after[0] == 0) return by_frames(x, kernel, bias, spec, y);
@@ -64,11 +65,9 @@ bool CudaConvolution::by_cudnn(ConstTensorView x, ConstTensorView kernel, ConstT
 
 bool CudaConvolution::by_cudnn_padded(ConstTensorView x, ConstTensorView kernel,
                                       ConstTensorView bias, const ConvSpec& spec, TensorView y) {
-    constexpr Index unit = 8;  // 16 bytes of bf16
-    const auto whole = [](Index channels) { return (channels + unit - 1) / unit * unit; };
     const Shape& s = kernel.shape();
-    const Index ins = whole(s[1]);
-    const Index outs = whole(s[0]);
+    const Index ins = Cudnn::whole_channels(s[1]);
+    const Index outs = Cudnn::whole_channels(s[0]);
     ConvSpec around = spec;
     std::array<Index, 4> before{};
     std::array<Index, 4> extents{x.size(0), x.size(1), x.size(2), ins};
@@ -120,7 +119,8 @@ Tensor CudaConvolution::padded(ConstTensorView x, const Shape& x_shape, const Sh
 bool CudaConvolution::by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                                 const ConvSpec& spec, TensorView y) {
     for (const FrameStretch& part :
-         frame_stretches(x.shape(), kernel.size(2), spec, y.shape(), Cudnn::most_elements))
+         frame_stretches(x.shape(), kernel.size(2), spec, y.shape(),
+                         Cudnn::most_elements_of(x.shape()), Cudnn::most_elements_of(y.shape())))
         if (!cudnn_->convolve(x.rows(part.first, part.last), kernel, bias, spec,
                               y.rows(part.begin, part.end)))
             return false;

@@ -38,7 +38,8 @@ private:
     /// x amid zeros, in a new array. Shapes are [T, Y, X, C], bf16.
     Tensor padded(ConstTensorView x, const Shape& x_shape, const Shape& shape,
                   const std::array<Index, 4>& before);
-    /// Without padding in time: in as few stretches of frames as cuDNN can count. False when it has nothing.
+    /// Without padding in time: in as few stretches of frames as cuDNN can count and has scratch
+    /// memory for. False when it has nothing.
     bool by_frames(ConstTensorView x, ConstTensorView kernel, ConstTensorView bias,
                    const ConvSpec& spec, TensorView y);
     /// Undefined for an undefined one; `wide` holds it where it had to be widened.

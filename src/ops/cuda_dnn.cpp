@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <initializer_list>
 #include <map>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include <cudnn_frontend.h>
 #include <dlfcn.h>
@@ -30,6 +30,12 @@ constexpr std::size_t most_attentions = 512;
 
 using Pointers = std::unordered_map<std::int64_t, void*>;
 
+/// A graph that may get a plan, of the engines that may give it.
+struct Candidate {
+    std::shared_ptr<fe::graph::Graph> graph;
+    CudnnEngines engines;
+};
+
 /// A graph with a plan, ready to run.
 struct Plan {
     std::shared_ptr<fe::graph::Graph> graph;  ///< null where cuDNN has none
@@ -50,6 +56,7 @@ public:
     ~OpenCudnn() override {
         attentions_.clear();
         convolutions_.clear();
+        kernels_.clear();
         fe::detail::destroy_handle(handle_);
     }
 
@@ -63,7 +70,14 @@ public:
         const CudnnAttention shape{q.size(0), k.size(0), q.size(1), k.size(1), q.size(2), scale};
         if (attentions_.size() >= most_attentions && !attentions_.contains(shape))
             forget_an_attention();
-        const Plan* plan = plan_of(attentions_, shape, {CudnnEngines::any}, [&] {
+        const auto candidates = [&] {
+            std::vector<Candidate> made;
+            if (trust_.shared_kernels)
+                made.push_back({cudnn_graph(shape, kernels_for(shape)), CudnnEngines::any});
+            made.push_back({cudnn_graph(shape), CudnnEngines::any});
+            return made;
+        };
+        const Plan* plan = plan_of(attentions_, shape, candidates, [&] {
             return fmt::format("attention of {} over {}", to_string(q.shape()),
                                to_string(k.shape()));
         });
@@ -91,11 +105,14 @@ public:
         shape.dilation = spec.dilation;
         shape.pictures =
             shape.kernel[0] == 1 && spec.stride[0] == 1 && shape.before[0] + shape.after[0] == 0;
-        const Plan* plan =
-            plan_of(convolutions_, shape, {CudnnEngines::precompiled, CudnnEngines::any}, [&] {
-                return fmt::format("convolution of {} by {}{}", to_string(x.shape()),
-                                   to_string(kernel.shape()), shape.biased ? " with a bias" : "");
-            });
+        const auto candidates = [&] {
+            return std::vector<Candidate>{{cudnn_graph(shape), CudnnEngines::precompiled},
+                                          {cudnn_graph(shape), CudnnEngines::any}};
+        };
+        const Plan* plan = plan_of(convolutions_, shape, candidates, [&] {
+            return fmt::format("convolution of {} by {}{}", to_string(x.shape()),
+                               to_string(kernel.shape()), shape.biased ? " with a bias" : "");
+        });
         if (plan == nullptr) return false;
         Pointers parts{{x_part, address(x)}, {kernel_part, address(kernel)}, {y_part, y.raw()}};
         if (bias.defined()) parts[bias_part] = address(bias);
@@ -109,18 +126,25 @@ private:
     }
     static void* address(ConstTensorView x) { return const_cast<std::byte*>(x.raw()); }
 
-    /// The plan for a shape, made when first asked for of the first of `kinds` that has one; null when
-    /// cuDNN has none. `name` says what it is for.
-    template <class Shape, class Name>
+    /// What has been compiled for shapes that may share their kernels with this one.
+    std::shared_ptr<fe::KernelCache> kernels_for(const CudnnAttention& shape) {
+        std::shared_ptr<fe::KernelCache>& kernels = kernels_[kernel_class(shape)];
+        if (kernels == nullptr) kernels = std::make_shared<fe::KernelCache>();
+        return kernels;
+    }
+
+    /// The plan for a shape, made when first asked for of the first of `candidates()` that has one; null
+    /// when cuDNN has none. `name` says what it is for.
+    template <class Shape, class Candidates, class Name>
     const Plan* plan_of(std::map<Shape, Plan>& plans, const Shape& shape,
-                        std::initializer_list<CudnnEngines> kinds, const Name& name) {
+                        const Candidates& candidates, const Name& name) {
         auto found = plans.find(shape);
         if (found == plans.end()) {
             Plan plan;
             std::string problem;
-            for (const CudnnEngines engines : kinds) {
-                plan.graph = cudnn_graph(shape);
-                problem = find_engines(*plan.graph, handle_, engines);
+            for (const Candidate& candidate : candidates()) {
+                plan.graph = candidate.graph;
+                problem = find_engines(*plan.graph, handle_, candidate.engines);
                 if (problem.empty()) problem = build_plan(*plan.graph, plan.workspace);
                 if (is_about_memory(problem))
                     throw OutOfMemoryError(
@@ -160,6 +184,7 @@ private:
     CudnnTrust trust_;
     cudnnHandle_t handle_ = nullptr;
     std::uint64_t calls_ = 0;
+    std::map<CudnnAttention, std::shared_ptr<fe::KernelCache>> kernels_;  ///< by kernel_class
     std::map<CudnnAttention, Plan> attentions_;
     std::map<CudnnConvolution, Plan> convolutions_;
 };

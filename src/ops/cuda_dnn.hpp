@@ -7,13 +7,16 @@
 
 #include "core/cuda.hpp"
 #include "ops/backend.hpp"
+#include "ops/workspace.hpp"
 
 namespace gallop {
 
 /// Attention and convolutions in bf16 by cuDNN 9, all on one stream. Plans are made once a shape, and so is
-/// the finding that there is none; both give the same bits for a shape, a version of cuDNN and a GPU. Where
-/// memory runs out over a plan they throw OutOfMemoryError and nothing is remembered: another kernel would
-/// give other bits.
+/// the finding that there is none; both give the same bits for a shape, a version of cuDNN and a GPU,
+/// whatever was asked before. Plans of attention share compiled kernels where the version is known to do it
+/// right, so a new length of prompt costs milliseconds. Where memory runs out over a plan they throw
+/// OutOfMemoryError and nothing is remembered: another kernel would give other bits. No call takes more
+/// scratch memory than most_workspace.
 class Cudnn {
 public:
     Cudnn() = default;
@@ -26,6 +29,20 @@ public:
 
     /// Its engines count an array's elements in 31 bits; what is larger is refused.
     static constexpr Index most_elements = std::numeric_limits<std::int32_t>::max();
+    /// Convolutions' channels come in multiples of this: others are copied into wider arrays in scratch
+    /// memory.
+    static constexpr Index channel_unit = 8;
+    static constexpr Index whole_channels(Index channels) {
+        return (channels + channel_unit - 1) / channel_unit * channel_unit;
+    }
+    /// The most elements of an array [T, Y, X, C] that a convolution should read or make in one call: a
+    /// wider copy of them takes half of most_workspace.
+    static Index most_elements_of(const Shape& shape) {
+        const Index wide = whole_channels(shape[3]);
+        if (wide == shape[3]) return most_elements;
+        constexpr Index copied = Index{most_workspace} / 2 / 2;  // of bf16
+        return copied / wide * shape[3];
+    }
 
     /// y = softmax(scale·q kᵀ) v, as Backend::attention without a mask. q, y: [Lq, H, K], k, v: [Lk, G, K]
     /// bf16. False, and y is as it was, when cuDNN has nothing for the shape.

@@ -2,17 +2,18 @@
 
 #include <functional>
 #include <initializer_list>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 #include <vector>
+
+#include "ops/workspace.hpp"
 
 namespace gallop {
 namespace {
 
 namespace fe = cudnn_frontend;
 
-/// No plan may ask for more scratch memory than this.
-constexpr std::int64_t most_workspace = std::int64_t{1} << 30;
 /// The kernels are compiled for 9.0, so the device is one.
 constexpr std::int32_t architecture = 90;
 
@@ -52,13 +53,25 @@ std::string problem_of(std::initializer_list<std::function<fe::error_t()>> steps
 
 }  // namespace
 
-std::shared_ptr<fe::graph::Graph> cudnn_graph(const CudnnAttention& s) {
+CudnnAttention kernel_class(const CudnnAttention& shape) {
+    constexpr Index most = 256;  // the longest tile's rows, twice
+    CudnnAttention made = shape;
+    made.queries = std::gcd(shape.queries, most);
+    made.keys = std::gcd(shape.keys, most);
+    return made;
+}
+
+std::shared_ptr<fe::graph::Graph> cudnn_graph(const CudnnAttention& s,
+                                              std::shared_ptr<fe::KernelCache> kernels) {
     // [rows, heads, size] in memory is [1, heads, rows, size] to cuDNN.
     const auto heads = [&](CudnnPart id, Index rows, Index count) {
         return part(id, {1, count, rows, s.size},
                     {rows * count * s.size, s.size, count * s.size, 1});
     };
     auto graph = new_graph();
+    // Before the node is made: it is another one for extents that vary.
+    if (kernels != nullptr)
+        graph->set_dynamic_shape_enabled(true).set_kernel_cache(std::move(kernels));
     const auto q = graph->tensor(heads(q_part, s.queries, s.heads));
     const auto k = graph->tensor(heads(k_part, s.keys, s.groups));
     const auto v = graph->tensor(heads(v_part, s.keys, s.groups));
@@ -130,7 +143,7 @@ std::string find_engines(fe::graph::Graph& graph, cudnnHandle_t handle, CudnnEng
              return graph.create_execution_plans({fe::HeurMode_t::A, fe::HeurMode_t::FALLBACK});
          },
          [&] {
-             graph.deselect_workspace_greater_than(most_workspace);
+             graph.deselect_workspace_greater_than(std::int64_t{most_workspace});
              graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
              if (engines == CudnnEngines::precompiled)
                  graph.deselect_behavior_notes({fe::BehaviorNote_t::RUNTIME_COMPILATION});

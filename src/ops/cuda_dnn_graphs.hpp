@@ -41,8 +41,15 @@ struct CudnnConvolution {
     auto operator<=>(const CudnnConvolution&) const = default;
 };
 
-/// q, k, v → y, all bf16.
-std::shared_ptr<cudnn_frontend::graph::Graph> cudnn_graph(const CudnnAttention& shape);
+/// What stands for all shapes of attention whose kernels may serve one another: those with the same powers
+/// of two, up to 256, in queries and keys. cuDNN keeps a compiled kernel by engine alone, but 9.19 compiles
+/// two for one engine, one of which takes whole tiles of 128 keys only.
+CudnnAttention kernel_class(const CudnnAttention& shape);
+
+/// q, k, v → y, all bf16. `kernels`: what was compiled for the shape's kernel_class is found and kept there, so
+/// that only the first shape waits for the compiler; null: the plan's kernel is compiled for it alone.
+std::shared_ptr<cudnn_frontend::graph::Graph> cudnn_graph(
+    const CudnnAttention& shape, std::shared_ptr<cudnn_frontend::KernelCache> kernels = nullptr);
 /// x, kernel (, bias) → y, all bf16, the sums and the bias added to them in f32: with a bias in f32 cuDNN
 /// 9.19 has none but engines that are compiled at run time, a second for each shape.
 std::shared_ptr<cudnn_frontend::graph::Graph> cudnn_graph(const CudnnConvolution& shape);

@@ -9,7 +9,8 @@ namespace gallop {
 struct CudnnTrust {
     bool attention = false;
     bool convolution = false;
-    std::string why;  ///< what speaks against the rest; "" for nothing
+    bool shared_kernels = false;  ///< of attention, compiled once for many shapes
+    std::string why;              ///< what speaks against the rest; "" for nothing
 };
 
 /// `version`: as cudnnGetVersion gives it, 91900 for 9.19.0.

@@ -13,9 +13,9 @@ struct FrameStretch {
 };
 
 /// Cuts a convolution without padding in time, x [T, Y, X, I] → y [T', Y', X', O], into as few stretches of
-/// nearly equal length as keep the elements of each input and each result at `most` or below; a frame that
-/// alone has more is a stretch of its own. kernel: its extent in time.
+/// nearly equal length as keep the elements of each input at `most_x` or below and those of each result at
+/// `most_y`; a frame that alone has more is a stretch of its own. kernel: its extent in time.
 std::vector<FrameStretch> frame_stretches(const Shape& x, Index kernel, const ConvSpec& spec,
-                                          const Shape& y, Index most);
+                                          const Shape& y, Index most_x, Index most_y);
 
 }  // namespace gallop

@@ -5,6 +5,7 @@
 #include "core/memory_use.hpp"
 #include "model/fp8.hpp"
 #include "ops/dry.hpp"
+#include "ops/workspace.hpp"
 #include "pipeline/picture_relay.hpp"
 
 namespace gallop {
@@ -137,9 +138,7 @@ std::size_t sampler_bytes(const TransformerConfig& config, const SequenceShape& 
     return static_cast<std::size_t>(values) * sizeof(float);
 }
 
-std::size_t stage_bytes(std::size_t arrays) {
-    return arrays + arrays / 16 + (std::size_t{64} << 20);
-}
+std::size_t stage_bytes(std::size_t arrays) { return arrays + arrays / 16 + most_workspace; }
 
 Index strips_that_fit(std::optional<std::size_t> left, Index most,
                       const std::function<std::size_t(Index strips)>& peak) {

@@ -40,10 +40,10 @@ std::size_t sampler_bytes(const TransformerConfig& config, const SequenceShape& 
 std::size_t weight_bytes(const std::vector<TensorSpec>& table);
 
 /// What must be free for a stage whose arrays take so many bytes: an eighth more for what a pool keeps in
-/// pieces of the wrong sizes, and 1 GiB for workspaces, the most that a plan of cuDNN's is allowed.
+/// pieces of the wrong sizes, and 1 GiB for workspaces and what the libraries hold.
 std::size_t with_workspaces(std::size_t bytes);
-/// The block for a stage whose arrays take so many bytes: with room for workspaces of the usual size, and
-/// for what a device lays out otherwise than the dry run. No more than `with_workspaces`.
+/// The block for a stage whose arrays take so many bytes: with room for the largest workspace, and for what
+/// a device lays out otherwise than the dry run. No more than `with_workspaces`.
 std::size_t stage_bytes(std::size_t arrays);
 
 /// The fewest strips, up to `most`, with which a decode fits into `left` bytes, workspaces included;

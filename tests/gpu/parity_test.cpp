@@ -531,7 +531,7 @@ TEST_P(GpuIn, Attends) {
 }
 
 // The sizes of the networks, where cuDNN has plans; without it the own kernels are tested twice. By slices
-// of keys where the mask is by frame.
+// of keys where the mask is by frame. Whole tiles of keys first, then parts of them, twice by one kernel.
 TEST_F(Gpu, AttendsWithAndWithoutCudnn) {
     using Kind = AttentionMask::Kind;
     struct Case {
@@ -539,7 +539,9 @@ TEST_F(Gpu, AttendsWithAndWithoutCudnn) {
         AttentionMask mask;
     };
     const auto own = make_cuda_backend(CudaOptions{.cudnn = false});
-    for (const Case& c : {Case{203, 203, 10, 2, 128, {}}, Case{1, 77, 5, 1, 128, {}},
+    for (const Case& c : {Case{64, 256, 10, 2, 128, {}}, Case{64, 192, 10, 2, 128, {}},
+                          Case{64, 320, 10, 2, 128, {}}, Case{203, 203, 10, 2, 128, {}},
+                          Case{205, 205, 10, 2, 128, {}}, Case{1, 77, 5, 1, 128, {}},
                           Case{129, 129, 8, 4, 64, {}}, Case{57, 57, 4, 2, 256, {}},
                           Case{7 * 13 + 9, 7 * 13 + 9, 10, 2, 128, {Kind::frames, 7, 13, 2}},
                           Case{25 * 4 + 5, 25 * 4 + 5, 4, 2, 64, {Kind::frames, 25, 4, 3}},

@@ -22,6 +22,13 @@ TEST(CudnnVersions, AreRefusedWhereTheyAreKnownToBeWrong) {
     }
 }
 
+TEST(CudnnVersions, ShareKernelsWhereItWasLookedAt) {
+    for (const std::size_t version : {91900U, 91901U})
+        EXPECT_TRUE(trust_in_cudnn(version).shared_kernels) << version;
+    for (const std::size_t version : {90000U, 91000U, 91400U, 91500U, 91899U, 92000U})
+        EXPECT_FALSE(trust_in_cudnn(version).shared_kernels) << version;
+}
+
 TEST(CudnnVersions, AreWrittenAsPeopleDo) {
     EXPECT_EQ(cudnn_version_text(91900), "9.19.0");
     EXPECT_EQ(cudnn_version_text(91002), "9.10.2");
