@@ -189,9 +189,10 @@ void CudaGemm::run(const GemmCall& call) {
     CHECK(
         call.x.dtype() != DType::f8_e4m3 || (call.w.size(0) % 16 == 0 && call.w.size(1) % 16 == 0),
         "an E4M3 matrix of shape {} (both extents multiples of 16)", to_string(call.w.shape()));
-    const bool widens = call.x.dtype() == DType::f8_e4m3 && call.y.dtype() == DType::f32;
+    const bool eight_bits = call.x.dtype() == DType::f8_e4m3;
     if (run_at_once(call) || (call.add && run_through(call.y.dtype(), call)) ||
-        (widens && run_through(DType::bf16, call)))
+        (eight_bits && call.y.dtype() == DType::f32 && run_through(DType::bf16, call)) ||
+        (eight_bits && run_widened(call)))
         return;
     throw Error(
         fmt::format("cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
@@ -206,10 +207,14 @@ bool CudaGemm::run_at_once(const GemmCall& call) {
     if (found == algorithms_.end())
         found = algorithms_.emplace(exact, algorithm_for(call, key)).first;
     if (!found->second) return false;
-    // What is added isn't known to who suggests algorithms: only the call itself tells.
+    // Not all is known to who suggests algorithms, such as what is added: the call itself tells.
     const cublasStatus_t status =
         start(Problem(call, call.x.size(0)), call, *found->second, kept_of(call));
-    if (call.add && is_refusal(status)) {
+    if (is_refusal(status)) {
+        log_info(
+            "cublaslt refuses a product rows={} out={} depth={} from={} to={} add={} status={}",
+            call.x.size(0), key.out, key.depth, name_of(key.in), name_of(key.to), key.add,
+            cublasLtGetStatusName(status));
         found->second.reset();
         return false;
     }
@@ -229,6 +234,29 @@ bool CudaGemm::run_through(DType dtype, const GemmCall& call) {
         kernels::launch(kernels::Add{y, made, product.numel()}, stream_);
     else
         kernels::launch(kernels::Convert{made, y, product.numel()}, stream_);
+    return true;
+}
+
+bool CudaGemm::run_widened(const GemmCall& call) {
+    const auto widened = [&](ConstTensorView codes) {
+        Tensor wide(codes.shape(), DType::bf16, memory_);
+        kernels::launch(kernels::WidenE4m3{reinterpret_cast<const std::uint8_t*>(codes.raw()),
+                                           wide.view().raw(), codes.numel()},
+                        stream_);
+        return wide;
+    };
+    const Tensor x = widened(call.x);
+    const Tensor w = widened(call.w);
+    Tensor product(call.y.shape(), DType::f32, memory_);
+    if (!run_at_once({.x = x, .w = w, .y = product})) return false;
+    kernels::launch(kernels::ScaleBoth{product.data<float>(),
+                                       call.x_scales,
+                                       call.w_scales,
+                                       {call.y.raw(), call.y.dtype() == DType::bf16},
+                                       call.x.size(0),
+                                       call.w.size(0),
+                                       call.add},
+                    stream_);
     return true;
 }
 
@@ -313,11 +341,11 @@ std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call
     // the first algorithm's results, x·wᵀ - bf16(x·wᵀ), shows the lower bits of the sums.
     const auto leave_rest = [&](TensorView y, const cublasLtMatmulAlgo_t& algorithm) {
         trial.y = y;
-        check_cublas(start(problem, trial, algorithms[0], 0.0F), "trying an algorithm");
-        return start(problem, trial, algorithm, -1.0F);
+        const cublasStatus_t status = start(problem, trial, algorithms[0], 0.0F);
+        return status == CUBLAS_STATUS_SUCCESS ? start(problem, trial, algorithm, -1.0F) : status;
     };
     const cublasStatus_t first = leave_rest(expected, algorithms[0]);
-    if (is_refusal(first)) return 0;  // it adds nothing, so bits cannot be compared
+    if (is_refusal(first)) return 0;  // bits cannot be compared where nothing is added
     check_cublas(first, "trying an algorithm");
     std::vector<GemmTrial> trials(algorithms.size());
     for (std::size_t i = 0; i < algorithms.size(); ++i) {

@@ -40,7 +40,8 @@ public:
 
     /// Any depth and any alignment that the dtype allows; for E4M3 depth and out are multiples of 16. The
     /// first call of a shape waits for the device. A sum that cuBLASLt won't add to y is added by a kernel,
-    /// one of E4M3 that it won't give in f32 comes through bf16. Throws Error when it has no algorithm.
+    /// one of E4M3 that it won't give in f32 comes through bf16, and what it won't multiply in E4M3 at all is
+    /// multiplied in bf16. Throws Error when it has no algorithm.
     void run(const GemmCall& call);
 
 private:
@@ -55,6 +56,11 @@ private:
     /// The product in `dtype` first, then converted to y's or added to y, which is f32. False, and y is as it
     /// was, when cuBLASLt has no such product.
     bool run_through(DType dtype, const GemmCall& call);
+    /// An E4M3 product of its operands in bf16, which hold them exactly; a kernel applies the scales to the
+    /// sums in f32. For what cuBLASLt doesn't multiply with a scale a row: few rows of a great depth (Source:
+    /// github.com/pytorch/ao/issues/4582), GPUs before Hopper. False, and y is as it was, when it has no such
+    /// product, either.
+    bool run_widened(const GemmCall& call);
     /// What the library suggests, best first; at most `most`.
     Algorithms suggestions(const Problem& problem, const GemmKey& key, int most) const;
     bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;

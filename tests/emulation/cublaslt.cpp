@@ -73,6 +73,9 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
     const bool eight_bits = a.type == CUDA_R_8F_E4M3;
     // Source: cuBLASLt's documentation, the requirements of FP8 kernels.
     if (eight_bits && d.type == CUDA_R_32F && refusals().e4m3_to_f32) return false;
+    // Source: github.com/pytorch/ao/issues/4582, of an H100.
+    const bool few_and_deep = d.columns <= 256 && a.rows >= 9216;
+    if (eight_bits && (few_and_deep || refusals().e4m3)) return false;
     if (eight_bits && (a.rows % 16 != 0 || a.columns % 16 != 0 ||
                        (d.type != CUDA_R_16BF && d.type != CUDA_R_32F)))
         return false;
@@ -250,8 +253,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                           *static_cast<const float*>(alpha),
                           *static_cast<const float*>(beta),
                           algorithm->data[0] == algorithms};
-    const bool refused =
-        product.a.type == CUDA_R_8F_E4M3 && product.beta != 0 && refusals().e4m3_sums;
+    const bool refused = product.a.type == CUDA_R_8F_E4M3 &&
+                         (refusals().e4m3_calls || (product.beta != 0 && refusals().e4m3_sums));
     if (refused || !valid(product.what, product.a, product.b, product.d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return enqueue(stream, product) == cudaSuccess ? CUBLAS_STATUS_SUCCESS

@@ -7,6 +7,8 @@ struct Refusals {
     bool e4m3_sums =
         false;  ///< to add an E4M3 product to what is there; only the call itself says so
     bool e4m3_to_f32 = false;
+    bool e4m3 = false;        ///< all products of E4M3 with a scale a row
+    bool e4m3_calls = false;  ///< the same, but only the call itself says so
 };
 Refusals& refusals();
 

@@ -72,6 +72,36 @@ TEST_F(CublasltRefuses, Both) {
     expect_products(1.0 / 128);
 }
 
+// In bf16, which holds the operands exactly, the sums are as good.
+TEST_F(CublasltRefuses, ScalesOfRows) {
+    emulation::refusals().e4m3 = true;
+    expect_products(1e-5);
+}
+
+TEST_F(CublasltRefuses, ScalesOfRowsOnlyWhenCalled) {
+    emulation::refusals().e4m3_calls = true;
+    expect_products(1e-5);
+}
+
+TEST_F(CublasltRefuses, FewRowsOfAGreatDepth) {
+    const Rows x = quantised({6, 9216}, 1);
+    const Rows w = quantised({32, 9216}, 0.1F);
+    const Tensor before = random_.tensor({6, 32});
+    const auto cuda = make_cuda_backend();
+    for (const DType to : {DType::bf16, DType::f32}) {
+        const auto multiplied = [&](Backend& on) {
+            const Tensor weight = on.upload(w.q), w_scales = on.upload(w.scales);
+            Tensor y = on.empty({6, 32}, to);
+            const std::array<Index, 1> all{6};
+            on.linear_fp8(on.upload(x.q), on.upload(x.scales), weight, w_scales, all, y);
+            return on.download(y);
+        };
+        const Tensor actual = multiplied(*cuda);
+        expect_near(floats(actual), floats(multiplied(*cpu_)), to == DType::f32 ? 1e-5 : 1.0 / 128);
+        EXPECT_EQ(floats(actual), floats(multiplied(*cuda)));
+    }
+}
+
 // Zeros on one side, channels that are no multiples of 8, before and behind, a bias with a stride in time,
 // and most of them.
 TEST(CudnnRefuses, WhatItTakesInAnotherForm) {
