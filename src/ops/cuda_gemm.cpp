@@ -263,28 +263,34 @@ bool CudaGemm::run_widened(const GemmCall& call) {
 std::optional<cublasLtMatmulAlgo_t> CudaGemm::algorithm_for(const GemmCall& call,
                                                             const GemmKey& key) {
     const Problem here(call, call.x.size(0));
-    const std::optional<GemmAlgorithm> known = choices_.find(key);
-    if (known) {
-        const auto algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(*known);
-        if (usable(here, algorithm)) return algorithm;
-    }
     const Algorithms suggested = suggestions(Problem(call, key.rows), key, most_suggestions);
-    if (!known && tune_ && suggested.size() > 1) {
-        try {
-            const auto& best = suggested[best_of(suggested, call, key)];
-            choices_.put(key, std::bit_cast<GemmAlgorithm>(best));
-            if (usable(here, best)) return best;
-        } catch (const OutOfMemoryError&) {
-            log_warning("no memory to time matrix products in rows={} out={} depth={}", key.rows,
-                        key.out, key.depth);
-        }
+    // What was timed has the first suggestion's order of sums, so it may stand in only where that one is usable:
+    // else these rows' order would depend on what was timed.
+    if (!suggested.empty() && usable(here, suggested[0])) {
+        const auto faster = timed(suggested, call, key);
+        return faster && usable(here, *faster) ? *faster : suggested[0];
     }
-    if (!suggested.empty() && usable(here, suggested[0])) return suggested[0];
     const Algorithms exact = suggestions(here, key, 1);
     if (!exact.empty()) return exact[0];
     log_info("cublaslt has no algorithm rows={} out={} depth={} from={} to={}", call.x.size(0),
              key.out, key.depth, name_of(key.in), name_of(key.to));
     return {};
+}
+
+std::optional<cublasLtMatmulAlgo_t> CudaGemm::timed(const Algorithms& suggested,
+                                                    const GemmCall& call, const GemmKey& key) {
+    if (const std::optional<GemmAlgorithm> known = choices_.find(key))
+        return std::bit_cast<cublasLtMatmulAlgo_t>(*known);
+    if (!tune_ || suggested.size() < 2) return {};
+    try {
+        const auto& best = suggested[best_of(suggested, call, key)];
+        choices_.put(key, std::bit_cast<GemmAlgorithm>(best));
+        return best;
+    } catch (const OutOfMemoryError&) {
+        log_warning("no memory to time matrix products in rows={} out={} depth={}", key.rows,
+                    key.out, key.depth);
+        return {};
+    }
 }
 
 CudaGemm::Algorithms CudaGemm::suggestions(const Problem& problem, const GemmKey& key,

@@ -51,6 +51,9 @@ private:
 
     /// Nothing when cuBLASLt has none.
     std::optional<cublasLtMatmulAlgo_t> algorithm_for(const GemmCall& call, const GemmKey& key);
+    /// The fastest of those suggested, as it was timed before or is now; nothing where none is timed.
+    std::optional<cublasLtMatmulAlgo_t> timed(const Algorithms& suggested, const GemmCall& call,
+                                              const GemmKey& key);
     /// False, and y is as it was, when cuBLASLt doesn't do it in one call.
     bool run_at_once(const GemmCall& call);
     /// The product in `dtype` first, then converted to y's or added to y, which is f32. False, and y is as it

@@ -84,6 +84,9 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
     return eight_bits == scaled;
 }
 
+/// Whether the first algorithm does so many rows.
+bool first_does(std::uint64_t rows) { return !refusals().first_of_odd_rows || rows % 16 == 0; }
+
 /// In 32 sums, which are added from the front, or from the back.
 __attribute__((target_clones("avx2", "default"))) float dot(const float* x, const float* y,
                                                             std::size_t n, bool backwards) {
@@ -108,6 +111,7 @@ struct Product {
     void* d_data;
     float alpha, beta;
     bool backwards;
+    int repeats;  ///< a slow algorithm computes it several times
 
     void operator()() const {
         const std::vector<float> left = floats(a_data, a);
@@ -115,7 +119,9 @@ struct Product {
         const std::size_t depth = a.rows;
         for (std::size_t column = 0; column < d.columns; ++column)
             for (std::size_t row = 0; row < d.rows; ++row) {
-                float sum = dot(&left[row * depth], &right[column * depth], depth, backwards);
+                float sum = 0;
+                for (int i = 0; i < repeats; ++i)
+                    sum = dot(&left[row * depth], &right[column * depth], depth, backwards);
                 if (a.type == CUDA_R_8F_E4M3) sum *= what.a_scales[row] * what.b_scales[column];
                 const std::size_t at = column * static_cast<std::size_t>(d.step) + row;
                 float y = alpha * sum;
@@ -216,9 +222,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *count = 0;
     if (!valid(as<Description>(description), as<Layout>(a), as<Layout>(b), as<Layout>(d)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    for (; *count < most && *count < algorithms; ++*count) {
+    for (std::uint64_t algorithm = first_does(as<Layout>(d).columns) ? 1 : algorithms;
+         *count < most && algorithm <= algorithms; ++*count, ++algorithm) {
         results[*count] = {};
-        results[*count].algo.data[0] = static_cast<std::uint64_t>(*count) + 1;
+        results[*count].algo.data[0] = algorithm;
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -228,7 +235,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
                                        const cublasLtMatmulAlgo_t* algorithm,
                                        cublasLtMatmulHeuristicResult_t* result) {
     *result = {};
-    const bool known = algorithm->data[0] >= 1 && algorithm->data[0] <= algorithms;
+    const std::uint64_t least = first_does(as<Layout>(d).columns) ? 1 : 2;
+    const bool known = algorithm->data[0] >= least && algorithm->data[0] <= algorithms;
     return known && valid(as<Description>(description), as<Layout>(a), as<Layout>(b), as<Layout>(d))
                ? CUBLAS_STATUS_SUCCESS
                : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -252,7 +260,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                           d_data,
                           *static_cast<const float*>(alpha),
                           *static_cast<const float*>(beta),
-                          algorithm->data[0] == algorithms};
+                          algorithm->data[0] == algorithms,
+                          algorithm->data[0] == 1 && refusals().first_of_odd_rows ? 20 : 1};
     const bool refused = product.a.type == CUDA_R_8F_E4M3 &&
                          (refusals().e4m3_calls || (product.beta != 0 && refusals().e4m3_sums));
     if (refused || !valid(product.what, product.a, product.b, product.d))

@@ -9,6 +9,9 @@ struct Refusals {
     bool e4m3_to_f32 = false;
     bool e4m3 = false;        ///< all products of E4M3 with a scale a row
     bool e4m3_calls = false;  ///< the same, but only the call itself says so
+    /// The first algorithm, which is slow then, for rows that are no multiple of 16; for those the last one is
+    /// suggested, which adds in another order.
+    bool first_of_odd_rows = false;
 };
 Refusals& refusals();
 

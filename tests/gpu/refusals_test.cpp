@@ -102,6 +102,22 @@ TEST_F(CublasltRefuses, FewRowsOfAGreatDepth) {
     }
 }
 
+// Another algorithm may be the fastest of the suggested and do these rows, too: bits must not depend on that.
+TEST_F(CublasltRefuses, TheFirstAlgorithmForSomeRows) {
+    emulation::refusals().first_of_odd_rows = true;
+    for (const Index rows : {48, 47}) {
+        const Tensor x = random_.tensor({rows, 300});
+        const Tensor weight = random_.tensor({40, 300});
+        const auto multiplied = [&](bool tune) {
+            const auto cuda = make_cuda_backend(CudaOptions{.tune = tune});
+            Tensor y = cuda->empty({rows, 40});
+            cuda->linear(cuda->upload(x), cuda->upload(weight), {}, y);
+            return floats(cuda->download(y));
+        };
+        EXPECT_EQ(multiplied(true), multiplied(false)) << rows << " rows";
+    }
+}
+
 // Zeros on one side, channels that are no multiples of 8, before and behind, a bias with a stride in time,
 // and most of them.
 TEST(CudnnRefuses, WhatItTakesInAnotherForm) {
