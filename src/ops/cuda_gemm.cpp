@@ -8,6 +8,7 @@
 #include "core/check.hpp"
 #include "core/log.hpp"
 #include "kernels/kernels.hpp"
+#include "ops/cuda_memory.hpp"
 
 namespace gallop {
 namespace {
@@ -23,6 +24,12 @@ constexpr Index drawn_rows = 1024;
 /// Whether cuBLASLt has said that it can't, with nothing else amiss.
 bool is_refusal(cublasStatus_t status) {
     return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+}
+
+/// Whether cuBLASLt says so, too, when there is no memory for a kernel that it loads.
+bool may_lack_memory(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_ALLOC_FAILED || status == CUBLAS_STATUS_EXECUTION_FAILED ||
+           status == CUBLAS_STATUS_INTERNAL_ERROR;
 }
 
 void check_cublas(cublasStatus_t status, const char* what, const char* file = __builtin_FILE(),
@@ -387,11 +394,20 @@ std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call
 
 cublasStatus_t CudaGemm::start(const Problem& problem, const GemmCall& call,
                                const cublasLtMatmulAlgo_t& algorithm, float kept) {
-    const float one = 1.0F;
-    return cublasLtMatmul(lt_.get(), problem.description.get(), &one, call.w.raw(), problem.a.get(),
-                          call.x.raw(), problem.b.get(), &kept, call.y.raw(), problem.c.get(),
-                          call.y.raw(), problem.c.get(), &algorithm, workspace_.view().raw(),
-                          workspace_bytes, stream_);
+    const auto multiply = [&] {
+        const float one = 1.0F;
+        return cublasLtMatmul(lt_.get(), problem.description.get(), &one, call.w.raw(),
+                              problem.a.get(), call.x.raw(), problem.b.get(), &kept, call.y.raw(),
+                              problem.c.get(), call.y.raw(), problem.c.get(), &algorithm,
+                              workspace_.view().raw(), workspace_bytes, stream_);
+    };
+    cublasStatus_t status = multiply();
+    if (!may_lack_memory(status) || !freed_for_driver(stream_)) return status;
+    status = multiply();
+    if (may_lack_memory(status))
+        throw OutOfMemoryError(fmt::format("multiplying matrices with little memory left: {}",
+                                           cublasLtGetStatusName(status)));
+    return status;
 }
 
 }  // namespace gallop

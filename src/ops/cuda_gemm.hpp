@@ -69,7 +69,8 @@ private:
     bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
     /// The best of `algorithms`, timed on random rows.
     std::size_t best_of(const Algorithms& algorithms, const GemmCall& call, const GemmKey& key);
-    /// y = x·wᵀ (+ bias) + kept·y, whatever `call.add` says.
+    /// y = x·wᵀ (+ bias) + kept·y, whatever `call.add` says. Throws OutOfMemoryError where there is none for
+    /// the algorithm's kernel.
     cublasStatus_t start(const Problem& problem, const GemmCall& call,
                          const cublasLtMatmulAlgo_t& algorithm, float kept);
 

@@ -249,6 +249,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               const cublasLtMatmulAlgo_t* algorithm, void*, size_t,
                               cudaStream_t stream) {
     const std::lock_guard lock(device_mutex());
+    if (refusals().next_products > 0) {
+        --refusals().next_products;
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
     const Product product{as<Description>(description),
                           as<Layout>(a),
                           as<Layout>(b),

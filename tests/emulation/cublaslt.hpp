@@ -12,6 +12,7 @@ struct Refusals {
     /// The first algorithm, which is slow then, for rows that are no multiple of 16; for those the last one is
     /// suggested, which adds in another order.
     bool first_of_odd_rows = false;
+    int next_products = 0;  ///< so many, as when there is no memory for their kernel
 };
 Refusals& refusals();
 

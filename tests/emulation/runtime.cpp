@@ -1,5 +1,6 @@
 // CUDA's runtime API, as far as the engine calls it, on an emulated GPU of compute capability 9.0.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -42,6 +43,12 @@ bool reached_by_device(const void* data) {
 std::map<cudaStream_t, std::shared_ptr<Queue>>& streams() {
     static std::map<cudaStream_t, std::shared_ptr<Queue>> all;
     return all;
+}
+
+/// Bytes that the memory pool has of the driver: what was lent at most since it was trimmed.
+std::size_t& pool_bytes() {
+    static std::size_t bytes = 0;
+    return bytes;
 }
 
 EmulatedEvent& of(cudaEvent_t event) { return *reinterpret_cast<EmulatedEvent*>(event); }
@@ -181,17 +188,22 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int /*device*/) {
     return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* value) {
     const Lock lock(device_mutex());
-    const std::uint64_t used = device_memory_used();
-    std::memcpy(value, &used, sizeof used);
+    const std::uint64_t bytes =
+        which == cudaMemPoolAttrReservedMemCurrent ? pool_bytes() : device_memory_used();
+    std::memcpy(value, &bytes, sizeof bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
+    const Lock lock(device_mutex());
+    pool_bytes() = device_memory_used();
+    return cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
     const Lock lock(device_mutex());
     *all = device_memory_size();
-    *free = *all - device_memory_used();
+    *free = *all - pool_bytes();
     return cudaSuccess;
 }
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*stream*/) {
@@ -201,6 +213,7 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*strea
         static_cast<void>(reach_all());  // what is on its way back counts
         *data = take_device_memory(bytes);
     }
+    pool_bytes() = std::max(pool_bytes(), device_memory_used());
     return remember(*data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {

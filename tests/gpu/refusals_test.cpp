@@ -1,5 +1,7 @@
+#include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include "core/memory_use.hpp"
 #include "emulation/cublaslt.hpp"
 #include "emulation/cudnn.hpp"
 #include "ops/cuda_backend.hpp"
@@ -117,6 +119,60 @@ TEST_F(CublasltRefuses, TheFirstAlgorithmForSomeRows) {
         EXPECT_EQ(multiplied(true), multiplied(false)) << rows << " rows";
     }
 }
+
+/// What the driver has left for kernels that are loaded.
+std::size_t drivers_bytes() {
+    std::size_t free = 0;
+    std::size_t all = 0;
+    EXPECT_EQ(cudaMemGetInfo(&free, &all), cudaSuccess);
+    return free;
+}
+
+class LittleMemory : public ::testing::Test {
+protected:
+    static constexpr std::size_t mib = std::size_t{1} << 20;
+
+    void TearDown() override { emulation::refusals() = {}; }
+
+    CountedMemory& memory() { return dynamic_cast<CountedMemory&>(cuda_->memory()); }
+    /// The pool keeps nearly all of the GPU's memory, without lending it.
+    void hoard() {
+        const std::size_t most = memory().left().value() - 128 * mib;
+        Tensor({static_cast<Index>(most)}, DType::u8, memory());
+        ASSERT_LT(drivers_bytes(), 256 * mib);
+    }
+    /// A product that fails so often.
+    void multiply(int failures) {
+        emulation::refusals().next_products = failures;
+        const Tensor x = cuda_->upload(random_.tensor({5, 8}));
+        Tensor y = cuda_->empty({5, 5});
+        cuda_->linear(x, x, {}, y);
+        cuda_->synchronize();
+    }
+
+    RandomValues random_;
+    std::unique_ptr<Backend> cuda_ = make_cuda_backend(CudaOptions{.tune = false});
+};
+
+TEST_F(LittleMemory, IsLeftToTheDriverByLargeArrays) {
+    hoard();
+    const Tensor large({static_cast<Index>(64 * mib)}, DType::u8, memory());
+    EXPECT_GE(drivers_bytes(), 512 * mib);
+}
+
+TEST_F(LittleMemory, IsGivenToTheKernelOfAProduct) {
+    hoard();
+    EXPECT_NO_THROW(multiply(1));
+    EXPECT_GE(drivers_bytes(), 512 * mib);
+}
+
+TEST_F(LittleMemory, IsNoLostDevice) {
+    hoard();
+    EXPECT_THROW(multiply(2), OutOfMemoryError);
+    EXPECT_NO_THROW(multiply(0));
+}
+
+TEST_F(LittleMemory, IsNotBlamedWhereThereIsEnough) { EXPECT_THROW(multiply(1), DeviceError); }
 
 // Zeros on one side, channels that are no multiples of 8, before and behind, a bias with a stride in time,
 // and most of them.
