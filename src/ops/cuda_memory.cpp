@@ -45,6 +45,7 @@ StreamMemory::StreamMemory(int device, cudaStream_t stream)
 
 std::optional<std::size_t> StreamMemory::left() const {
     check_cuda(cudaSetDevice(device_), "choosing the GPU");
+    check_cuda(cudaStreamSynchronize(stream_), "waiting for the device");
     std::size_t free = 0;
     std::size_t all = 0;
     check_cuda(cudaMemGetInfo(&free, &all), "asking how much memory is left");

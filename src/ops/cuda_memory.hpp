@@ -16,7 +16,8 @@ public:
     StreamMemory(int device, cudaStream_t stream);
 
     Device device() const override { return Device::cuda; }
-    /// What the driver has, and what the pool keeps without lending it.
+    /// What the driver has, and what the pool keeps without lending it. Waits for the stream: what was
+    /// returned counts when the work before is done.
     std::optional<std::size_t> left() const override;
 
 private:

@@ -172,6 +172,14 @@ TEST_F(LittleMemory, IsNoLostDevice) {
     EXPECT_NO_THROW(multiply(0));
 }
 
+TEST_F(LittleMemory, CountsWhatIsOnItsWayBack) {
+    const auto before = memory().left();
+    for (int i = 0; i < 4; ++i) {
+        Tensor({static_cast<Index>(32 * mib)}, DType::u8, memory());
+        EXPECT_EQ(memory().left(), before);
+    }
+}
+
 TEST_F(LittleMemory, IsNotBlamedWhereThereIsEnough) { EXPECT_THROW(multiply(1), DeviceError); }
 
 // Zeros on one side, channels that are no multiples of 8, before and behind, a bias with a stride in time,
