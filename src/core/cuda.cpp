@@ -140,6 +140,10 @@ void open_device(int device) {
     if (device < 0 || device >= count)
         throw NoDeviceError(
             fmt::format("GPU {} does not exist ({} visible, counted from 0)", device, count));
+    // A thread that waits for the device sleeps: the cores are for writing clips.
+    check_opening(
+        cudaInitDevice(device, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid),
+        "opening the GPU");
     check_opening(cudaSetDevice(device), "opening the GPU");
     const int major = attribute(device, cudaDevAttrComputeCapabilityMajor);
     const int minor = attribute(device, cudaDevAttrComputeCapabilityMinor);

@@ -35,7 +35,8 @@ using Event = Handle<cudaEvent_t, cudaEventDestroy>;
 /// A stream that doesn't wait for the default one. Throws DeviceError.
 Stream make_stream();
 
-/// Makes a device the current one of this thread, having looked whether it can be used. Throws
+/// Makes a device the current one of this thread, having looked whether it can be used; threads that wait for
+/// it will sleep. Throws
 /// NoDeviceError, with the reason: there is no GPU, the driver is too old or out of reach (as in a container
 /// without its files), there are fewer devices, the device is of another architecture than the kernels were
 /// compiled for.

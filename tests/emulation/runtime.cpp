@@ -84,6 +84,9 @@ cudaError_t cudaDriverGetVersion(int* version) {
     *version = CUDART_VERSION;
     return cudaSuccess;
 }
+cudaError_t cudaInitDevice(int device, unsigned /*flags*/, unsigned /*which*/) {
+    return remember(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
 cudaError_t cudaSetDevice(int device) {
     return remember(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }

@@ -28,6 +28,11 @@ cudaError_t cudaSetDevice(int device) {
     return is("held") ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
 
+cudaError_t cudaInitDevice(int device, unsigned flags, unsigned which) {
+    (void)device, (void)flags, (void)which;
+    return is("held") ? cudaErrorDevicesUnavailable : cudaSuccess;
+}
+
 cudaError_t cudaDeviceGetAttribute(int* value, enum cudaDeviceAttr which, int device) {
     (void)device;
     *value = which == cudaDevAttrComputeCapabilityMajor ? (is("ampere") ? 8 : 9) : 0;
