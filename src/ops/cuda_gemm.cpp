@@ -136,6 +136,19 @@ Drawn drawn(const GemmKey& key, Memory& memory, cudaStream_t stream) {
     return made;
 }
 
+/// Into how many rows a product is cut so that no piece has more elements than `most` in an array `width` wide:
+/// the pieces nearly equal. Each is aligned as the whole is and has rows enough for the whole's row_bucket, so
+/// its algorithm and order of sums are the whole's, too.
+Index rows_of_piece(Index rows, Index width, Index most) {
+    constexpr Index unit = 256;
+    // Cut in two and rounded, either part is in the last bucket.
+    constexpr Index least = 3 * Index{8192};
+    const Index at_most = std::max(most / std::max<Index>(width, 1) / unit * unit, least);
+    const Index pieces = (rows + at_most - 1) / at_most;
+    const Index equal = pieces > 1 ? (rows + pieces - 1) / pieces : rows;
+    return std::min(rows, (equal + unit - 1) / unit * unit);
+}
+
 /// Which multiple of y the product is added to.
 float kept_of(const GemmCall& call) { return call.add ? 1.0F : 0.0F; }
 
@@ -183,16 +196,32 @@ std::string gemm_platform(int device) {
     return fmt::format("{}, cuBLASLt {}, driver {}", properties.name, cublasLtGetVersion(), driver);
 }
 
-CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune)
+CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune,
+                   Index most_elements)
     : memory_(memory),
       stream_(stream),
       workspace_({workspace_bytes}, DType::u8, memory),
       choices_(std::move(choices)),
-      tune_(tune) {
+      tune_(tune),
+      most_elements_(most_elements) {
     check_cublas(cublasLtCreate(lt_.out()), "opening cuBLASLt");
 }
 
 void CudaGemm::run(const GemmCall& call) {
+    const Index rows = call.x.size(0);
+    const Index piece =
+        rows_of_piece(rows, std::max(call.w.size(0), call.w.size(1)), most_elements_);
+    for (Index first = 0; first < rows; first += piece) {
+        const Index last = std::min(first + piece, rows);
+        GemmCall part = call;
+        part.x = call.x.rows(first, last);
+        part.y = call.y.rows(first, last);
+        if (call.x_scales != nullptr) part.x_scales = call.x_scales + first;
+        run_piece(part);
+    }
+}
+
+void CudaGemm::run_piece(const GemmCall& call) {
     CHECK(
         call.x.dtype() != DType::f8_e4m3 || (call.w.size(0) % 16 == 0 && call.w.size(1) % 16 == 0),
         "an E4M3 matrix of shape {} (both extents multiples of 16)", to_string(call.w.shape()));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -35,8 +37,10 @@ struct GemmCall {
 class CudaGemm {
 public:
     /// `memory` serves the workspace and must outlive this. `tune`: times suggestions for shapes that
-    /// `choices` doesn't know. Throws DeviceError, OutOfMemoryError.
-    CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune);
+    /// `choices` doesn't know. `most_elements`: products with more in x or y are cut; where an index has 32
+    /// bits, libraries are seldom tried beyond them. Throws DeviceError, OutOfMemoryError.
+    CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune,
+             Index most_elements = std::numeric_limits<std::int32_t>::max());
 
     /// Any depth and any alignment that the dtype allows; for E4M3 depth and out are multiples of 16. The
     /// first call of a shape waits for the device. A sum that cuBLASLt won't add to y is added by a kernel,
@@ -48,6 +52,8 @@ private:
     using Lt = Handle<cublasLtHandle_t, cublasLtDestroy>;
     using Algorithms = std::vector<cublasLtMatmulAlgo_t>;
     struct Problem;
+
+    void run_piece(const GemmCall& call);
 
     /// Nothing when cuBLASLt has none.
     std::optional<cublasLtMatmulAlgo_t> algorithm_for(const GemmCall& call, const GemmKey& key);
@@ -80,6 +86,7 @@ private:
     Tensor workspace_;
     GemmChoices choices_;
     bool tune_;
+    Index most_elements_;
     /// By rows, too; nothing: none does it at once.
     std::map<std::pair<GemmKey, Index>, std::optional<cublasLtMatmulAlgo_t>> algorithms_;
 };

@@ -70,6 +70,8 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
     if (what.transposed_a != CUBLAS_OP_T || what.transposed_b != CUBLAS_OP_N || a.rows != b.rows ||
         a.columns != d.rows || b.columns != d.columns || a.type != b.type)
         return false;
+    for (const Layout& array : {a, b, d})
+        if (array.rows * array.columns > refusals().more_elements) return false;
     const bool eight_bits = a.type == CUDA_R_8F_E4M3;
     // Source: cuBLASLt's documentation, the requirements of FP8 kernels.
     if (eight_bits && d.type == CUDA_R_32F && refusals().e4m3_to_f32) return false;

@@ -5,6 +5,7 @@
 #include "emulation/cublaslt.hpp"
 #include "emulation/cudnn.hpp"
 #include "ops/cuda_backend.hpp"
+#include "ops/cuda_gemm.hpp"
 #include "support/expect_near.hpp"
 
 // What the engine does where a library refuses a call that others of its versions take; only an emulated one
@@ -118,6 +119,28 @@ TEST_F(CublasltRefuses, TheFirstAlgorithmForSomeRows) {
         };
         EXPECT_EQ(multiplied(true), multiplied(false)) << rows << " rows";
     }
+}
+
+// A test's limit is as much lower as its arrays are smaller.
+TEST_F(CublasltRefuses, MoreElementsThanAnIndexCounts) {
+    constexpr Index rows = 60'007, depth = 3, outs = 5, most = 30'000 * outs;
+    const Tensor x = random_.tensor({rows, depth});
+    const Tensor weight = random_.tensor({outs, depth});
+    const auto cuda = make_cuda_backend();
+    const Stream stream = make_stream();
+    const Tensor x_there = cuda->upload(x), w_there = cuda->upload(weight);
+    const auto multiplied = [&](Index limit) {
+        Tensor y = cuda->empty({rows, outs});
+        cuda->synchronize();
+        CudaGemm gemm(cuda->memory(), stream.get(), GemmChoices("", "none"), false, limit);
+        gemm.run({.x = x_there, .w = w_there, .y = y});
+        EXPECT_EQ(cudaStreamSynchronize(stream.get()), cudaSuccess);
+        return floats(cuda->download(y));
+    };
+    const std::vector<float> whole = multiplied(rows * outs);
+    emulation::refusals().more_elements = most;
+    EXPECT_EQ(multiplied(most), whole);
+    EXPECT_THROW(multiplied(rows * outs), Error);
 }
 
 /// What the driver has left for kernels that are loaded.
