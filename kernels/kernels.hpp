@@ -151,6 +151,27 @@ struct Quantise {
 };
 void launch(const Quantise&, cudaStream_t);
 
+/// y = x, n elements of E4M3 as bf16, which holds each exactly. n: a multiple of 8; x begins at a multiple of
+/// 8 bytes, y of 16.
+struct WidenE4m3 {
+    const std::uint8_t* x;
+    void* y;
+    Index n;
+};
+void launch(const WidenE4m3&, cudaStream_t);
+
+/// y[r, c] = row_scales[r]·column_scales[c]·x[r, c], or (add) y[r, c] + that. x: [rows, width] f32; y:
+/// likewise, f32 or bf16.
+struct ScaleBoth {
+    const float* x;
+    const float* row_scales;
+    const float* column_scales;
+    Output y;
+    Index rows, width;
+    bool add;
+};
+void launch(const ScaleBoth&, cudaStream_t);
+
 // ---- rope.cu ------------------------------------------------------------------------------------
 
 /// Splits u: [rows, columns] into q: [rows, heads, size] and k, v: [rows, groups, size] (all of one

@@ -36,6 +36,14 @@ __device__ unsigned char to_e4m3(float x) {
     return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
 }
 
+/// Two codes in the lower 16 bits as two bf16.
+__device__ unsigned widened_pair(unsigned codes) {
+    const __half2_raw raw =
+        __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3);
+    const __nv_bfloat162 pair = __float22bfloat162_rn(__half22float2(__half2(raw)));
+    return reinterpret_cast<const unsigned&>(pair);
+}
+
 /// One block a row. A row is read up to three times, from memory once: it fits the first-level cache.
 template <bool normed, bool vectors>
 __global__ void __launch_bounds__(block_size) quantise_rows(const Quantise a) {
@@ -115,6 +123,24 @@ void launch(const Quantise& a, cudaStream_t stream) {
         start<true>(a, stream);
     else
         start<false>(a, stream);
+}
+
+void launch(const WidenE4m3& a, cudaStream_t stream) {
+    constexpr int codes = 8;
+    for_each(a.n / codes, stream, "widening E4M3", [a] __device__(Index i) {
+        const uint2 packed = reinterpret_cast<const uint2*>(a.x)[i];
+        const uint4 wide{widened_pair(packed.x), widened_pair(packed.x >> 16),
+                         widened_pair(packed.y), widened_pair(packed.y >> 16)};
+        static_cast<uint4*>(a.y)[i] = wide;
+    });
+}
+
+void launch(const ScaleBoth& a, cudaStream_t stream) {
+    for_each(a.rows * a.width, stream, "scaling rows and columns", [a] __device__(Index i) {
+        const Index row = quotient(i, a.width);
+        const float scale = a.row_scales[row] * a.column_scales[i - row * a.width];
+        store(a.y, i, (a.add ? load(a.y, i) : 0.0F) + scale * a.x[i]);
+    });
 }
 
 }  // namespace gallop::kernels

@@ -42,6 +42,18 @@ const char* hint_of(cudaError_t status) {
                                                : "";
 }
 
+/// check_cuda of a call that opens a GPU: nothing can be lost that was never there.
+void check_opening(cudaError_t status, const char* what) {
+    if (fault_of(status) != CudaFault::lost || status == cudaErrorECCUncorrectable)
+        return check_cuda(status, what);
+    static_cast<void>(cudaGetLastError());
+    throw NoDeviceError(fmt::format(
+        "{}: {} ({}); CUDA cannot open a GPU here: look at the driver (nvidia-smi, "
+        "/dev/nvidia-uvm, the "
+        "rights of /dev/nvidia*) and at the container's runtime, or use the CPU backend",
+        what, cudaGetErrorString(status), cudaGetErrorName(status)));
+}
+
 }  // namespace
 
 CudaFault fault_of(cudaError_t status) {
@@ -124,11 +136,15 @@ void open_device(int device) {
             "no GPU is visible to CUDA (look at nvidia-smi and CUDA_VISIBLE_DEVICES); use the CPU "
             "backend");
     }
-    check_cuda(status, "counting the GPUs");
+    check_opening(status, "counting the GPUs");
     if (device < 0 || device >= count)
         throw NoDeviceError(
             fmt::format("GPU {} does not exist ({} visible, counted from 0)", device, count));
-    check_cuda(cudaSetDevice(device), "opening the GPU");
+    // A thread that waits for the device sleeps: the cores are for writing clips.
+    check_opening(
+        cudaInitDevice(device, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid),
+        "opening the GPU");
+    check_opening(cudaSetDevice(device), "opening the GPU");
     const int major = attribute(device, cudaDevAttrComputeCapabilityMajor);
     const int minor = attribute(device, cudaDevAttrComputeCapabilityMinor);
     if (!architectures_serve(GALLOP_CUDA_ARCHITECTURES, major, minor))

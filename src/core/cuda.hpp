@@ -35,9 +35,11 @@ using Event = Handle<cudaEvent_t, cudaEventDestroy>;
 /// A stream that doesn't wait for the default one. Throws DeviceError.
 Stream make_stream();
 
-/// Makes a device the current one of this thread, having looked whether it can be used. Throws
-/// NoDeviceError, with the reason: there is no GPU, the driver is too old, there are fewer devices, the
-/// device is of another architecture than the kernels were compiled for.
+/// Makes a device the current one of this thread, having looked whether it can be used; threads that wait for
+/// it will sleep. Throws
+/// NoDeviceError, with the reason: there is no GPU, the driver is too old or out of reach (as in a container
+/// without its files), there are fewer devices, the device is of another architecture than the kernels were
+/// compiled for.
 void open_device(int device);
 
 }  // namespace gallop

@@ -20,9 +20,19 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
+/// Channels of a ring: their number decides in which order values are added, so it must not depend on the
+/// machine. Sixteen are what NCCL takes of its own accord between the GPUs of a node with NVLink.
+constexpr int channels = 16;
+
+/// NCCL tells of memory only in words.
+[[noreturn]] void fail(const std::string& text) {
+    if (text.find("out of memory") != std::string::npos) throw OutOfMemoryError(text);
+    throw GroupError(text);
+}
+
 void check_nccl(ncclResult_t status, const char* what) {
-    if (status != ncclSuccess && status != ncclInProgress)
-        throw GroupError(fmt::format("{}: {}", what, ncclGetErrorString(status)));
+    if (status == ncclSuccess || status == ncclInProgress) return;
+    fail(fmt::format("{}: {}: {}", what, ncclGetErrorString(status), ncclGetLastError(nullptr)));
 }
 
 /// The communicator's id: made by the first member, read by the others once it is there.
@@ -57,10 +67,12 @@ public:
         check_cuda(cudaGetDevice(&device_), "asking for the current GPU");
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
+        config.minCTAs = config.maxCTAs = channels;
         check_nccl(ncclCommInitRankConfig(&comm_, seat.size, exchange_id(seat), seat.rank, &config),
                    "joining the NCCL group");
         try {
             settle("joining the NCCL group", seat.patience);
+            connect();
         } catch (...) {
             ncclCommAbort(comm_);
             throw;
@@ -89,7 +101,6 @@ public:
         check_nccl(ncclAllReduce(x.raw(), x.raw(), static_cast<std::size_t>(x.numel()), ncclFloat32,
                                  ncclSum, comm_, stream_),
                    "summing over the GPUs");
-        // The first sum connects the members, and for that they must all have come.
         settle("summing over the GPUs", patience);
         Event done;
         check_cuda(cudaEventCreateWithFlags(done.out(), cudaEventDisableTiming), "making an event");
@@ -112,6 +123,16 @@ private:
     };
     /// A member that goes waits so long at most for its sums and for the others.
     static constexpr std::chrono::milliseconds farewell = 5s;
+
+    /// NCCL connects the members and takes its buffers at the first sum: now, not when weights and activations
+    /// have the memory.
+    void connect() {
+        check_cuda(cudaMalloc(one_.out(), sizeof(float)), "taking memory for a sum");
+        check_cuda(cudaMemsetAsync(one_.get(), 0, sizeof(float), stream_), "filling with zeros");
+        check_nccl(ncclAllReduce(one_.get(), one_.get(), 1, ncclFloat32, ncclSum, comm_, stream_),
+                   "connecting the NCCL group");
+        settle("connecting the NCCL group", seat_.patience);
+    }
 
     /// Waits until a call that NCCL goes on with by itself has been taken.
     void settle(const char* what, std::chrono::milliseconds patience) {
@@ -145,7 +166,7 @@ private:
     }
 
     void throw_if_failed() const {
-        if (!failure_.empty()) throw GroupError(failure_);
+        if (!failure_.empty()) fail(failure_);
     }
 
     void watch(const std::stop_token& stop) {
@@ -179,6 +200,7 @@ private:
     cudaStream_t stream_;
     std::chrono::milliseconds patience_;  ///< of the next sum
     int device_ = 0;
+    Handle<void*, cudaFree> one_;  ///< what the first sum is of; outlives the communicator
     ncclComm_t comm_ = nullptr;
     std::mutex mutex_;  ///< of all below
     std::deque<Sum> pending_;

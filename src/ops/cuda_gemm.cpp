@@ -8,6 +8,7 @@
 #include "core/check.hpp"
 #include "core/log.hpp"
 #include "kernels/kernels.hpp"
+#include "ops/cuda_memory.hpp"
 
 namespace gallop {
 namespace {
@@ -23,6 +24,12 @@ constexpr Index drawn_rows = 1024;
 /// Whether cuBLASLt has said that it can't, with nothing else amiss.
 bool is_refusal(cublasStatus_t status) {
     return status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
+}
+
+/// Whether cuBLASLt says so, too, when there is no memory for a kernel that it loads.
+bool may_lack_memory(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_ALLOC_FAILED || status == CUBLAS_STATUS_EXECUTION_FAILED ||
+           status == CUBLAS_STATUS_INTERNAL_ERROR;
 }
 
 void check_cublas(cublasStatus_t status, const char* what, const char* file = __builtin_FILE(),
@@ -129,6 +136,19 @@ Drawn drawn(const GemmKey& key, Memory& memory, cudaStream_t stream) {
     return made;
 }
 
+/// Into how many rows a product is cut so that no piece has more elements than `most` in an array `width` wide:
+/// the pieces nearly equal. Each is aligned as the whole is and has rows enough for the whole's row_bucket, so
+/// its algorithm and order of sums are the whole's, too.
+Index rows_of_piece(Index rows, Index width, Index most) {
+    constexpr Index unit = 256;
+    // Cut in two and rounded, either part is in the last bucket.
+    constexpr Index least = 3 * Index{8192};
+    const Index at_most = std::max(most / std::max<Index>(width, 1) / unit * unit, least);
+    const Index pieces = (rows + at_most - 1) / at_most;
+    const Index equal = pieces > 1 ? (rows + pieces - 1) / pieces : rows;
+    return std::min(rows, (equal + unit - 1) / unit * unit);
+}
+
 /// Which multiple of y the product is added to.
 float kept_of(const GemmCall& call) { return call.add ? 1.0F : 0.0F; }
 
@@ -176,22 +196,39 @@ std::string gemm_platform(int device) {
     return fmt::format("{}, cuBLASLt {}, driver {}", properties.name, cublasLtGetVersion(), driver);
 }
 
-CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune)
+CudaGemm::CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune,
+                   Index most_elements)
     : memory_(memory),
       stream_(stream),
       workspace_({workspace_bytes}, DType::u8, memory),
       choices_(std::move(choices)),
-      tune_(tune) {
+      tune_(tune),
+      most_elements_(most_elements) {
     check_cublas(cublasLtCreate(lt_.out()), "opening cuBLASLt");
 }
 
 void CudaGemm::run(const GemmCall& call) {
+    const Index rows = call.x.size(0);
+    const Index piece =
+        rows_of_piece(rows, std::max(call.w.size(0), call.w.size(1)), most_elements_);
+    for (Index first = 0; first < rows; first += piece) {
+        const Index last = std::min(first + piece, rows);
+        GemmCall part = call;
+        part.x = call.x.rows(first, last);
+        part.y = call.y.rows(first, last);
+        if (call.x_scales != nullptr) part.x_scales = call.x_scales + first;
+        run_piece(part);
+    }
+}
+
+void CudaGemm::run_piece(const GemmCall& call) {
     CHECK(
         call.x.dtype() != DType::f8_e4m3 || (call.w.size(0) % 16 == 0 && call.w.size(1) % 16 == 0),
         "an E4M3 matrix of shape {} (both extents multiples of 16)", to_string(call.w.shape()));
-    const bool widens = call.x.dtype() == DType::f8_e4m3 && call.y.dtype() == DType::f32;
+    const bool eight_bits = call.x.dtype() == DType::f8_e4m3;
     if (run_at_once(call) || (call.add && run_through(call.y.dtype(), call)) ||
-        (widens && run_through(DType::bf16, call)))
+        (eight_bits && call.y.dtype() == DType::f32 && run_through(DType::bf16, call)) ||
+        (eight_bits && run_widened(call)))
         return;
     throw Error(
         fmt::format("cuBLASLt has no algorithm for [{}, {}] times [{}, {}] transposed, {} to {}",
@@ -206,10 +243,14 @@ bool CudaGemm::run_at_once(const GemmCall& call) {
     if (found == algorithms_.end())
         found = algorithms_.emplace(exact, algorithm_for(call, key)).first;
     if (!found->second) return false;
-    // What is added isn't known to who suggests algorithms: only the call itself tells.
+    // Not all is known to who suggests algorithms, such as what is added: the call itself tells.
     const cublasStatus_t status =
         start(Problem(call, call.x.size(0)), call, *found->second, kept_of(call));
-    if (call.add && is_refusal(status)) {
+    if (is_refusal(status)) {
+        log_info(
+            "cublaslt refuses a product rows={} out={} depth={} from={} to={} add={} status={}",
+            call.x.size(0), key.out, key.depth, name_of(key.in), name_of(key.to), key.add,
+            cublasLtGetStatusName(status));
         found->second.reset();
         return false;
     }
@@ -232,31 +273,60 @@ bool CudaGemm::run_through(DType dtype, const GemmCall& call) {
     return true;
 }
 
+bool CudaGemm::run_widened(const GemmCall& call) {
+    const auto widened = [&](ConstTensorView codes) {
+        Tensor wide(codes.shape(), DType::bf16, memory_);
+        kernels::launch(kernels::WidenE4m3{reinterpret_cast<const std::uint8_t*>(codes.raw()),
+                                           wide.view().raw(), codes.numel()},
+                        stream_);
+        return wide;
+    };
+    const Tensor x = widened(call.x);
+    const Tensor w = widened(call.w);
+    Tensor product(call.y.shape(), DType::f32, memory_);
+    if (!run_at_once({.x = x, .w = w, .y = product})) return false;
+    kernels::launch(kernels::ScaleBoth{product.data<float>(),
+                                       call.x_scales,
+                                       call.w_scales,
+                                       {call.y.raw(), call.y.dtype() == DType::bf16},
+                                       call.x.size(0),
+                                       call.w.size(0),
+                                       call.add},
+                    stream_);
+    return true;
+}
+
 std::optional<cublasLtMatmulAlgo_t> CudaGemm::algorithm_for(const GemmCall& call,
                                                             const GemmKey& key) {
     const Problem here(call, call.x.size(0));
-    const std::optional<GemmAlgorithm> known = choices_.find(key);
-    if (known) {
-        const auto algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(*known);
-        if (usable(here, algorithm)) return algorithm;
-    }
     const Algorithms suggested = suggestions(Problem(call, key.rows), key, most_suggestions);
-    if (!known && tune_ && suggested.size() > 1) {
-        try {
-            const auto& best = suggested[best_of(suggested, call, key)];
-            choices_.put(key, std::bit_cast<GemmAlgorithm>(best));
-            if (usable(here, best)) return best;
-        } catch (const OutOfMemoryError&) {
-            log_warning("no memory to time matrix products in rows={} out={} depth={}", key.rows,
-                        key.out, key.depth);
-        }
+    // What was timed has the first suggestion's order of sums, so it may stand in only where that one is usable:
+    // else these rows' order would depend on what was timed.
+    if (!suggested.empty() && usable(here, suggested[0])) {
+        const auto faster = timed(suggested, call, key);
+        return faster && usable(here, *faster) ? *faster : suggested[0];
     }
-    if (!suggested.empty() && usable(here, suggested[0])) return suggested[0];
     const Algorithms exact = suggestions(here, key, 1);
     if (!exact.empty()) return exact[0];
     log_info("cublaslt has no algorithm rows={} out={} depth={} from={} to={}", call.x.size(0),
              key.out, key.depth, name_of(key.in), name_of(key.to));
     return {};
+}
+
+std::optional<cublasLtMatmulAlgo_t> CudaGemm::timed(const Algorithms& suggested,
+                                                    const GemmCall& call, const GemmKey& key) {
+    if (const std::optional<GemmAlgorithm> known = choices_.find(key))
+        return std::bit_cast<cublasLtMatmulAlgo_t>(*known);
+    if (!tune_ || suggested.size() < 2) return {};
+    try {
+        const auto& best = suggested[best_of(suggested, call, key)];
+        choices_.put(key, std::bit_cast<GemmAlgorithm>(best));
+        return best;
+    } catch (const OutOfMemoryError&) {
+        log_warning("no memory to time matrix products in rows={} out={} depth={}", key.rows,
+                    key.out, key.depth);
+        return {};
+    }
 }
 
 CudaGemm::Algorithms CudaGemm::suggestions(const Problem& problem, const GemmKey& key,
@@ -313,11 +383,11 @@ std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call
     // the first algorithm's results, x·wᵀ - bf16(x·wᵀ), shows the lower bits of the sums.
     const auto leave_rest = [&](TensorView y, const cublasLtMatmulAlgo_t& algorithm) {
         trial.y = y;
-        check_cublas(start(problem, trial, algorithms[0], 0.0F), "trying an algorithm");
-        return start(problem, trial, algorithm, -1.0F);
+        const cublasStatus_t status = start(problem, trial, algorithms[0], 0.0F);
+        return status == CUBLAS_STATUS_SUCCESS ? start(problem, trial, algorithm, -1.0F) : status;
     };
     const cublasStatus_t first = leave_rest(expected, algorithms[0]);
-    if (is_refusal(first)) return 0;  // it adds nothing, so bits cannot be compared
+    if (is_refusal(first)) return 0;  // bits cannot be compared where nothing is added
     check_cublas(first, "trying an algorithm");
     std::vector<GemmTrial> trials(algorithms.size());
     for (std::size_t i = 0; i < algorithms.size(); ++i) {
@@ -353,11 +423,20 @@ std::size_t CudaGemm::best_of(const Algorithms& algorithms, const GemmCall& call
 
 cublasStatus_t CudaGemm::start(const Problem& problem, const GemmCall& call,
                                const cublasLtMatmulAlgo_t& algorithm, float kept) {
-    const float one = 1.0F;
-    return cublasLtMatmul(lt_.get(), problem.description.get(), &one, call.w.raw(), problem.a.get(),
-                          call.x.raw(), problem.b.get(), &kept, call.y.raw(), problem.c.get(),
-                          call.y.raw(), problem.c.get(), &algorithm, workspace_.view().raw(),
-                          workspace_bytes, stream_);
+    const auto multiply = [&] {
+        const float one = 1.0F;
+        return cublasLtMatmul(lt_.get(), problem.description.get(), &one, call.w.raw(),
+                              problem.a.get(), call.x.raw(), problem.b.get(), &kept, call.y.raw(),
+                              problem.c.get(), call.y.raw(), problem.c.get(), &algorithm,
+                              workspace_.view().raw(), workspace_bytes, stream_);
+    };
+    cublasStatus_t status = multiply();
+    if (!may_lack_memory(status) || !freed_for_driver(stream_)) return status;
+    status = multiply();
+    if (may_lack_memory(status))
+        throw OutOfMemoryError(fmt::format("multiplying matrices with little memory left: {}",
+                                           cublasLtGetStatusName(status)));
+    return status;
 }
 
 }  // namespace gallop

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -35,12 +37,15 @@ struct GemmCall {
 class CudaGemm {
 public:
     /// `memory` serves the workspace and must outlive this. `tune`: times suggestions for shapes that
-    /// `choices` doesn't know. Throws DeviceError, OutOfMemoryError.
-    CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune);
+    /// `choices` doesn't know. `most_elements`: products with more in x or y are cut; where an index has 32
+    /// bits, libraries are seldom tried beyond them. Throws DeviceError, OutOfMemoryError.
+    CudaGemm(Memory& memory, cudaStream_t stream, GemmChoices choices, bool tune,
+             Index most_elements = std::numeric_limits<std::int32_t>::max());
 
     /// Any depth and any alignment that the dtype allows; for E4M3 depth and out are multiples of 16. The
     /// first call of a shape waits for the device. A sum that cuBLASLt won't add to y is added by a kernel,
-    /// one of E4M3 that it won't give in f32 comes through bf16. Throws Error when it has no algorithm.
+    /// one of E4M3 that it won't give in f32 comes through bf16, and what it won't multiply in E4M3 at all is
+    /// multiplied in bf16. Throws Error when it has no algorithm.
     void run(const GemmCall& call);
 
 private:
@@ -48,19 +53,30 @@ private:
     using Algorithms = std::vector<cublasLtMatmulAlgo_t>;
     struct Problem;
 
+    void run_piece(const GemmCall& call);
+
     /// Nothing when cuBLASLt has none.
     std::optional<cublasLtMatmulAlgo_t> algorithm_for(const GemmCall& call, const GemmKey& key);
+    /// The fastest of those suggested, as it was timed before or is now; nothing where none is timed.
+    std::optional<cublasLtMatmulAlgo_t> timed(const Algorithms& suggested, const GemmCall& call,
+                                              const GemmKey& key);
     /// False, and y is as it was, when cuBLASLt doesn't do it in one call.
     bool run_at_once(const GemmCall& call);
     /// The product in `dtype` first, then converted to y's or added to y, which is f32. False, and y is as it
     /// was, when cuBLASLt has no such product.
     bool run_through(DType dtype, const GemmCall& call);
+    /// An E4M3 product of its operands in bf16, which hold them exactly; a kernel applies the scales to the
+    /// sums in f32. For what cuBLASLt doesn't multiply with a scale a row: few rows of a great depth (Source:
+    /// github.com/pytorch/ao/issues/4582), GPUs before Hopper. False, and y is as it was, when it has no such
+    /// product, either.
+    bool run_widened(const GemmCall& call);
     /// What the library suggests, best first; at most `most`.
     Algorithms suggestions(const Problem& problem, const GemmKey& key, int most) const;
     bool usable(const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) const;
     /// The best of `algorithms`, timed on random rows.
     std::size_t best_of(const Algorithms& algorithms, const GemmCall& call, const GemmKey& key);
-    /// y = x·wᵀ (+ bias) + kept·y, whatever `call.add` says.
+    /// y = x·wᵀ (+ bias) + kept·y, whatever `call.add` says. Throws OutOfMemoryError where there is none for
+    /// the algorithm's kernel.
     cublasStatus_t start(const Problem& problem, const GemmCall& call,
                          const cublasLtMatmulAlgo_t& algorithm, float kept);
 
@@ -70,6 +86,7 @@ private:
     Tensor workspace_;
     GemmChoices choices_;
     bool tune_;
+    Index most_elements_;
     /// By rows, too; nothing: none does it at once.
     std::map<std::pair<GemmKey, Index>, std::optional<cublasLtMatmulAlgo_t>> algorithms_;
 };

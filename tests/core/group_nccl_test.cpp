@@ -17,6 +17,8 @@ namespace {
 std::atomic<ncclResult_t> answer{ncclSuccess};  // of everything asked behind our back
 std::atomic<bool> sums_end{true};               // whether a sum is ever done
 std::atomic<bool> leaves_end{true};             // whether taking leave of the others is ever done
+std::atomic<const char*> last_error{""};
+std::atomic<int> least_channels{0}, most_channels{0};
 std::atomic<int> sums{0}, aborts{0}, finalised{0}, destroyed{0};
 
 }  // namespace
@@ -28,7 +30,9 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
     return ncclSuccess;
 }
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int /*size*/, ncclUniqueId /*id*/,
-                                    int /*rank*/, ncclConfig_t* /*config*/) {
+                                    int /*rank*/, ncclConfig_t* config) {
+    least_channels = config->minCTAs;
+    most_channels = config->maxCTAs;
     *comm = reinterpret_cast<ncclComm_t>(&answer);
     return ncclInProgress;
 }
@@ -58,7 +62,7 @@ const char* ncclGetErrorString(ncclResult_t status) {
     return status == ncclRemoteError ? "remote process exited or there was a network error"
                                      : "some error";
 }
-const char* ncclGetLastError(ncclComm_t /*comm*/) { return "connection closed by 10.0.0.7"; }
+const char* ncclGetLastError(ncclComm_t /*comm*/) { return last_error; }
 
 cudaError_t cudaGetDevice(int* device) {
     *device = 0;
@@ -76,6 +80,15 @@ cudaError_t cudaEventQuery(cudaEvent_t /*event*/) {
 cudaError_t cudaStreamQuery(cudaStream_t /*stream*/) {
     return sums_end ? cudaSuccess : cudaErrorNotReady;
 }
+cudaError_t cudaMalloc(void** data, size_t /*bytes*/) {
+    *data = &sums;
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void* /*data*/) { return cudaSuccess; }
+cudaError_t cudaMemsetAsync(void* /*data*/, int /*value*/, size_t /*bytes*/,
+                            cudaStream_t /*stream*/) {
+    return cudaSuccess;
+}
 cudaError_t cudaEventDestroy(cudaEvent_t /*event*/) { return cudaSuccess; }
 
 }  // extern "C"
@@ -91,6 +104,7 @@ protected:
     void SetUp() override {
         answer = ncclSuccess;
         sums_end = leaves_end = true;
+        last_error = "connection closed by 10.0.0.7";
         sums = aborts = finalised = destroyed = 0;
     }
 
@@ -124,7 +138,7 @@ TEST_F(NcclPeers, SumWhileAllAreThere) {
         group->sum(array());
         group->sum(array());
         EXPECT_NO_THROW(group->check());
-        EXPECT_EQ(sums, 2);
+        EXPECT_EQ(sums, 3) << "the first one connects them";
         EXPECT_EQ(destroyed, 0);
     }
     EXPECT_EQ(finalised, 1);
@@ -182,7 +196,7 @@ TEST_F(NcclPeers, ThatAreGoneEndTheGroup) {
                     AllOf(HasSubstr("a member of the group is gone"), HasSubstr("10.0.0.7")));
         EXPECT_EQ(aborts, 1) << "so that the stream goes on";
         EXPECT_THROW(group->sum(array()), GroupError);
-        EXPECT_EQ(sums, 1) << "nothing more is asked of a dead communicator";
+        EXPECT_EQ(sums, 2) << "nothing more is asked of a dead communicator";
     }
     EXPECT_EQ(aborts, 1);
 }
@@ -195,6 +209,27 @@ TEST_F(NcclPeers, ThatAreSilentEndTheGroupAfterItsPatience) {
     EXPECT_THROW(group->sum(array()), GroupError);
     EXPECT_EQ(aborts, 1);
     EXPECT_EQ(finalised, 0);
+}
+
+TEST_F(NcclPeers, AreConnectedBeforeAnyoneTakesMemory) {
+    const auto group = join(1s);
+    EXPECT_EQ(sums, 1);
+}
+
+TEST_F(NcclPeers, AddInOneOrderOnEveryMachine) {
+    const auto group = join(1s);
+    EXPECT_GT(least_channels, 0);
+    EXPECT_EQ(least_channels, most_channels);
+}
+
+TEST_F(NcclPeers, WithoutMemorySayWhatWasMissing) {
+    last_error = "Failed to CUDA calloc 10485760 bytes: Cuda failure 2 'out of memory'";
+    answer = ncclUnhandledCudaError;
+    EXPECT_THROW(join(1s), OutOfMemoryError);
+    answer = ncclSuccess;
+    const auto group = join(1s);
+    answer = ncclUnhandledCudaError;
+    EXPECT_THROW(group->sum(array()), OutOfMemoryError);
 }
 
 TEST_F(NcclPeers, MayTakeTheirTimeBetweenSums) {

@@ -70,9 +70,14 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
     if (what.transposed_a != CUBLAS_OP_T || what.transposed_b != CUBLAS_OP_N || a.rows != b.rows ||
         a.columns != d.rows || b.columns != d.columns || a.type != b.type)
         return false;
+    for (const Layout& array : {a, b, d})
+        if (array.rows * array.columns > refusals().more_elements) return false;
     const bool eight_bits = a.type == CUDA_R_8F_E4M3;
     // Source: cuBLASLt's documentation, the requirements of FP8 kernels.
     if (eight_bits && d.type == CUDA_R_32F && refusals().e4m3_to_f32) return false;
+    // Source: github.com/pytorch/ao/issues/4582, of an H100.
+    const bool few_and_deep = d.columns <= 256 && a.rows >= 9216;
+    if (eight_bits && (few_and_deep || refusals().e4m3)) return false;
     if (eight_bits && (a.rows % 16 != 0 || a.columns % 16 != 0 ||
                        (d.type != CUDA_R_16BF && d.type != CUDA_R_32F)))
         return false;
@@ -80,6 +85,9 @@ bool valid(const Description& what, const Layout& a, const Layout& b, const Layo
                         what.b_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     return eight_bits == scaled;
 }
+
+/// Whether the first algorithm does so many rows.
+bool first_does(std::uint64_t rows) { return !refusals().first_of_odd_rows || rows % 16 == 0; }
 
 /// In 32 sums, which are added from the front, or from the back.
 __attribute__((target_clones("avx2", "default"))) float dot(const float* x, const float* y,
@@ -105,6 +113,7 @@ struct Product {
     void* d_data;
     float alpha, beta;
     bool backwards;
+    int repeats;  ///< a slow algorithm computes it several times
 
     void operator()() const {
         const std::vector<float> left = floats(a_data, a);
@@ -112,7 +121,9 @@ struct Product {
         const std::size_t depth = a.rows;
         for (std::size_t column = 0; column < d.columns; ++column)
             for (std::size_t row = 0; row < d.rows; ++row) {
-                float sum = dot(&left[row * depth], &right[column * depth], depth, backwards);
+                float sum = 0;
+                for (int i = 0; i < repeats; ++i)
+                    sum = dot(&left[row * depth], &right[column * depth], depth, backwards);
                 if (a.type == CUDA_R_8F_E4M3) sum *= what.a_scales[row] * what.b_scales[column];
                 const std::size_t at = column * static_cast<std::size_t>(d.step) + row;
                 float y = alpha * sum;
@@ -213,9 +224,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *count = 0;
     if (!valid(as<Description>(description), as<Layout>(a), as<Layout>(b), as<Layout>(d)))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    for (; *count < most && *count < algorithms; ++*count) {
+    for (std::uint64_t algorithm = first_does(as<Layout>(d).columns) ? 1 : algorithms;
+         *count < most && algorithm <= algorithms; ++*count, ++algorithm) {
         results[*count] = {};
-        results[*count].algo.data[0] = static_cast<std::uint64_t>(*count) + 1;
+        results[*count].algo.data[0] = algorithm;
     }
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -225,7 +237,8 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
                                        const cublasLtMatmulAlgo_t* algorithm,
                                        cublasLtMatmulHeuristicResult_t* result) {
     *result = {};
-    const bool known = algorithm->data[0] >= 1 && algorithm->data[0] <= algorithms;
+    const std::uint64_t least = first_does(as<Layout>(d).columns) ? 1 : 2;
+    const bool known = algorithm->data[0] >= least && algorithm->data[0] <= algorithms;
     return known && valid(as<Description>(description), as<Layout>(a), as<Layout>(b), as<Layout>(d))
                ? CUBLAS_STATUS_SUCCESS
                : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -238,6 +251,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                               const cublasLtMatmulAlgo_t* algorithm, void*, size_t,
                               cudaStream_t stream) {
     const std::lock_guard lock(device_mutex());
+    if (refusals().next_products > 0) {
+        --refusals().next_products;
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
     const Product product{as<Description>(description),
                           as<Layout>(a),
                           as<Layout>(b),
@@ -249,9 +266,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                           d_data,
                           *static_cast<const float*>(alpha),
                           *static_cast<const float*>(beta),
-                          algorithm->data[0] == algorithms};
-    const bool refused =
-        product.a.type == CUDA_R_8F_E4M3 && product.beta != 0 && refusals().e4m3_sums;
+                          algorithm->data[0] == algorithms,
+                          algorithm->data[0] == 1 && refusals().first_of_odd_rows ? 20 : 1};
+    const bool refused = product.a.type == CUDA_R_8F_E4M3 &&
+                         (refusals().e4m3_calls || (product.beta != 0 && refusals().e4m3_sums));
     if (refused || !valid(product.what, product.a, product.b, product.d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return enqueue(stream, product) == cudaSuccess ? CUBLAS_STATUS_SUCCESS

@@ -124,6 +124,8 @@ class EmulatedCudnn final : public Cudnn {
 public:
     explicit EmulatedCudnn(cudaStream_t stream) : stream_(stream) {}
 
+    std::string version() const override { return "emulated"; }
+
     bool attend(ConstTensorView q, ConstTensorView k, ConstTensorView v, float scale,
                 TensorView y) override {
         if (q.numel() == 0 || q.size(2) > 128 || q.size(2) % unit != 0) return false;

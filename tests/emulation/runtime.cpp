@@ -1,5 +1,6 @@
 // CUDA's runtime API, as far as the engine calls it, on an emulated GPU of compute capability 9.0.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -44,6 +45,12 @@ std::map<cudaStream_t, std::shared_ptr<Queue>>& streams() {
     return all;
 }
 
+/// Bytes that the memory pool has of the driver: what was lent at most since it was trimmed.
+std::size_t& pool_bytes() {
+    static std::size_t bytes = 0;
+    return bytes;
+}
+
 EmulatedEvent& of(cudaEvent_t event) { return *reinterpret_cast<EmulatedEvent*>(event); }
 
 /// `pieces` lines of `bytes`, each so far from the one before.
@@ -76,6 +83,9 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaDriverGetVersion(int* version) {
     *version = CUDART_VERSION;
     return cudaSuccess;
+}
+cudaError_t cudaInitDevice(int device, unsigned /*flags*/, unsigned /*which*/) {
+    return remember(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
 }
 cudaError_t cudaSetDevice(int device) {
     return remember(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
@@ -181,17 +191,22 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int /*device*/) {
     return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* value) {
     const Lock lock(device_mutex());
-    const std::uint64_t used = device_memory_used();
-    std::memcpy(value, &used, sizeof used);
+    const std::uint64_t bytes =
+        which == cudaMemPoolAttrReservedMemCurrent ? pool_bytes() : device_memory_used();
+    std::memcpy(value, &bytes, sizeof bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
+    const Lock lock(device_mutex());
+    pool_bytes() = device_memory_used();
+    return cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
     const Lock lock(device_mutex());
     *all = device_memory_size();
-    *free = *all - device_memory_used();
+    *free = *all - pool_bytes();
     return cudaSuccess;
 }
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*stream*/) {
@@ -201,6 +216,7 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*strea
         static_cast<void>(reach_all());  // what is on its way back counts
         *data = take_device_memory(bytes);
     }
+    pool_bytes() = std::max(pool_bytes(), device_memory_used());
     return remember(*data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {

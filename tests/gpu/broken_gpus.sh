@@ -27,6 +27,7 @@ expect() {
 expect none 2 'no GPU is visible to CUDA .*CUDA_VISIBLE_DEVICES.*use the CPU backend'
 expect old 2 'driver is too old: it serves CUDA up to 11\.4 \(this build needs [0-9.]+\); update the driver'
 expect ampere 2 'compute capability 8\.0 \(this build.s kernels are compiled for [^)]*H100.*CMAKE_CUDA_ARCHITECTURES'
+expect shut 2 'cudaErrorUnknown.*CUDA cannot open a GPU here.*container'
 expect held 2 'another process holds the GPU'
 expect full 1 'allocating [0-9]+ bytes on the GPU: out of memory'
 expect broken 75 'context is lost and this process must end'

@@ -1,5 +1,5 @@
 // Machines that this one is not: preloaded before CUDA's runtime, it answers for a device as
-// $GALLOP_FAKE_GPU says. "none": a driver and no GPU; "old": a driver of CUDA 11.4; "ampere": an A100; "held":
+// $GALLOP_FAKE_GPU says. "none": a driver and no GPU; "shut": a driver whose files are out of reach; "old": a driver of CUDA 11.4; "ampere": an A100; "held":
 // a GPU of another process; "full": an H100 without memory; "broken": an H100 whose context is lost.
 
 #include <cuda_runtime_api.h>
@@ -14,6 +14,7 @@ static int is(const char* name) {
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = is("none") ? 0 : 1;
     if (is("old")) return cudaErrorInsufficientDriver;
+    if (is("shut")) return cudaErrorUnknown;
     return is("none") ? cudaErrorNoDevice : cudaSuccess;
 }
 
@@ -24,6 +25,11 @@ cudaError_t cudaDriverGetVersion(int* version) {
 
 cudaError_t cudaSetDevice(int device) {
     (void)device;
+    return is("held") ? cudaErrorDevicesUnavailable : cudaSuccess;
+}
+
+cudaError_t cudaInitDevice(int device, unsigned flags, unsigned which) {
+    (void)device, (void)flags, (void)which;
     return is("held") ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
 
