@@ -4,9 +4,12 @@
 
 #include <gmock/gmock.h>
 
+#include "model/fp8.hpp"
 #include "model/shard.hpp"
 #include "model/transformer.hpp"
 #include "model/weight_loader.hpp"
+#include "ops/cpu_backend.hpp"
+#include "ops/dry.hpp"
 #include "support/expect_near.hpp"
 #include "support/random_transformer.hpp"
 #include "support/temporary_folder.hpp"
@@ -28,6 +31,18 @@ TransformerConfig wide() {
     config.gelu7_layers = {0};
     return config;
 }
+
+/// A CPU that counts the host memory through which weights come, too.
+class CountedBackend final : public CpuBackend {
+public:
+    CountedBackend() : CpuBackend(1) {}
+    Memory& transfer_memory() override { return transfer_; }
+    std::size_t peak() { return dynamic_cast<CountedMemory&>(memory()).use().peak; }
+    std::size_t transfer_peak() const { return transfer_.use().peak; }
+
+private:
+    PoolMemory transfer_;
+};
 
 /// How often each byte of a file was read.
 class CountingSource final : public ByteSource {
@@ -149,6 +164,31 @@ TEST_F(ShardLoading, GivesTheColumnsOfTheWhole) {
             expect_columns("attention.linear_proj.weight", shard.first_head * config.head_dim,
                            shard.heads * config.head_dim);
         }
+    }
+}
+
+/// A piece on its way: 2^19 elements of f32.
+constexpr std::size_t piece = std::size_t{2} << 20;
+
+TEST_F(ShardLoading, NeverHoldsMoreThanTheShareAndFourPieces) {
+    for (const int size : {1, 2, 8}) {
+        CountedBackend on;
+        const auto specs = sharded_specs(config, DType::f32, shard_of(config, size - 1, size));
+        const Weights share = checkpoint->load(specs, on);
+        EXPECT_EQ(on.peak(), share.bytes()) << size;
+        EXPECT_GT(on.transfer_peak(), 0U);
+        EXPECT_LE(on.transfer_peak(), 4 * piece) << size;
+    }
+}
+
+TEST_F(ShardLoading, HoldsOnePieceBesideAShareInE4M3OnTheDevice) {
+    for (const int size : {1, 2, 8}) {
+        const auto on = make_dry_backend();
+        auto specs = sharded_specs(config, DType::bf16, shard_of(config, size - 1, size));
+        choose_fp8(specs, config.num_layers, {.layers = "all"}, "net");
+        const Weights share = checkpoint->load(specs, *on);
+        EXPECT_TRUE(size > 1 || on->counted().use().peak > share.bytes()) << "no piece is counted";
+        EXPECT_LE(on->counted().use().peak, share.bytes() + piece) << size;
     }
 }
 
