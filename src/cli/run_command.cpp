@@ -208,7 +208,9 @@ void print_result(const fs::path& directory, const std::string& why, bool json) 
 /// Says what came of a run. The exit code.
 int conclude(const ServeResult& result, const fs::path& directory, const Values& values) {
     print_result(directory, result.why, values.contains("json"));
-    if (result.trouble && result.trouble->kind == FailureKind::input)
+    // This machine's trouble is the run's only where no other one finished it.
+    if (result.outcome == coordinator::Outcome::stopped && result.trouble &&
+        result.trouble->kind == FailureKind::input)
         throw InputError(result.trouble->error);
     log_info("{} directory={}{}",
              result.outcome == coordinator::Outcome::stopped ? "stopped" : "finished",

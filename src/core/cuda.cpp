@@ -66,7 +66,6 @@ CudaFault fault_of(cudaError_t status) {
         case cudaErrorNoDevice:
         case cudaErrorInvalidDevice:
         case cudaErrorDeviceNotLicensed:
-        case cudaErrorDevicesUnavailable:
         case cudaErrorInitializationError:
         case cudaErrorStubLibrary:
         case cudaErrorSystemNotReady:
@@ -75,6 +74,7 @@ CudaFault fault_of(cudaError_t status) {
         case cudaErrorNoKernelImageForDevice:
         case cudaErrorInvalidKernelImage:
         case cudaErrorUnsupportedPtxVersion: return CudaFault::no_device;
+        case cudaErrorDevicesUnavailable: return CudaFault::busy;
         case cudaErrorInvalidValue:
         case cudaErrorInvalidConfiguration:
         case cudaErrorInvalidDeviceFunction:
@@ -103,6 +103,7 @@ void check_cuda(cudaError_t status, const char* what, const char* file, int line
     switch (fault_of(status)) {
         case CudaFault::memory: throw OutOfMemoryError(text);
         case CudaFault::no_device: throw NoDeviceError(text);
+        case CudaFault::busy: throw BusyDeviceError(text);
         case CudaFault::refused: throw Error(text);
         default: throw DeviceError(text);
     }

@@ -13,6 +13,7 @@ enum class CudaFault {
     none,
     memory,     ///< too little of it: the same work may succeed in smaller pieces
     no_device,  ///< this machine or driver cannot run this build at all
+    busy,       ///< the device cannot be used now: another process holds it
     refused,    ///< this call was not valid or not possible here; the device is as it was
     lost,       ///< the context is gone: a kernel's fault, a hardware error; this process must end
 };
@@ -21,9 +22,9 @@ enum class CudaFault {
 /// taken for lost.
 CudaFault fault_of(cudaError_t status);
 
-/// Throws when a CUDA call failed: OutOfMemoryError, NoDeviceError, Error (refused) or DeviceError
-/// (lost). The text says what was asked for (`what`, e.g. "copying to the device"), where, and what
-/// helps.
+/// Throws when a CUDA call failed: OutOfMemoryError, NoDeviceError, BusyDeviceError, Error (refused) or
+/// DeviceError (lost). The text says what was asked for (`what`, e.g. "copying to the device"), where,
+/// and what helps.
 void check_cuda(cudaError_t status, const char* what, const char* file = __builtin_FILE(),
                 int line = __builtin_LINE());
 
@@ -36,10 +37,9 @@ using Event = Handle<cudaEvent_t, cudaEventDestroy>;
 Stream make_stream();
 
 /// Makes a device the current one of this thread, having looked whether it can be used; threads that wait for
-/// it will sleep. Throws
-/// NoDeviceError, with the reason: there is no GPU, the driver is too old or out of reach (as in a container
-/// without its files), there are fewer devices, the device is of another architecture than the kernels were
-/// compiled for.
+/// it will sleep. Throws NoDeviceError, with the reason: there is no GPU, the driver is too old or out of reach
+/// (as in a container without its files), there are fewer devices, the device is of another architecture than
+/// the kernels were compiled for; BusyDeviceError, when another process holds it.
 void open_device(int device);
 
 }  // namespace gallop

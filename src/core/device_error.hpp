@@ -7,9 +7,14 @@
 namespace gallop {
 
 /// This machine has no device that this build can use: no GPU, a driver that is too old, another
-/// architecture, a GPU that others hold. Asking again here changes nothing; the text says what would.
+/// architecture. Asking again here changes nothing; the text says what would.
 struct NoDeviceError : DeviceError {
     using DeviceError::DeviceError;
+};
+
+/// The device can be used, but not now: another process holds it. Later it may be free.
+struct BusyDeviceError : NoDeviceError {
+    using NoDeviceError::NoDeviceError;
 };
 
 /// With which status a renderer ends that has lost its device or whose memory is in pieces; it has

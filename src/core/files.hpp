@@ -24,6 +24,8 @@ public:
     std::uint64_t size() const { return size_; }
     /// Fills `out` from `offset`. Throws Error on an I/O error or a read past the end.
     void read(std::uint64_t offset, std::span<std::byte> out) const;
+    /// These bytes will be read soon, at least in part: asks the system to fetch them in the background.
+    void announce(std::uint64_t offset, std::uint64_t bytes) const;
 
 private:
     std::filesystem::path path_;

@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "core/error.hpp"
+#include "core/device_error.hpp"
 #include "core/file_errors.hpp"
 #include "core/utf8.hpp"
 
@@ -91,6 +91,17 @@ Failure failure_of(std::exception_ptr thrown) {
     } catch (...) {
         return described(FailureKind::error, "an exception of an unknown kind");
     }
+}
+
+Failure failure_to_begin(std::exception_ptr thrown) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (const BusyDeviceError&) {
+    } catch (const NoDeviceError& none) {
+        return described(FailureKind::input, none.what());
+    } catch (...) {
+    }
+    return failure_of(std::move(thrown));
 }
 
 }  // namespace gallop

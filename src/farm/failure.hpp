@@ -33,6 +33,10 @@ struct Failure {
 };
 Failure failure_of(std::exception_ptr thrown);
 
+/// What an exception means that came before a renderer's first item: as above, but a host that has no
+/// usable device makes the request wrong there, while a device that others hold may come free.
+Failure failure_to_begin(std::exception_ptr thrown);
+
 /// The text cut to `bytes` at a character's edge, with "…" where it was cut; what is not UTF-8
 /// becomes "?", control characters other than newlines become spaces.
 std::string shortened(std::string_view text, std::size_t bytes);

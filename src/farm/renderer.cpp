@@ -53,7 +53,7 @@ public:
             config_ = read_run_config(options_.directory);
             engine_ = make_engine(config_, options_.seat);
         } catch (...) {
-            const Failure failure = failure_of(std::current_exception());
+            const Failure failure = failure_to_begin(std::current_exception());
             log_error("cannot begin: {}", failure.error);
             say(message::Broken{failure.kind, failure.error});
             return device_lost_status;

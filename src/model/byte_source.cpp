@@ -22,6 +22,9 @@ public:
                               file_.path().string(), file_.size(), offset, offset + out.size());
         file_.read(offset, out);
     }
+    void announce(std::uint64_t offset, std::uint64_t bytes) override {
+        file_.announce(offset, bytes);
+    }
     std::uint64_t size_bound() const override { return file_.size(); }
     bool size_known() const override { return true; }
 

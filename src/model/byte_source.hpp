@@ -18,6 +18,8 @@ public:
     /// Fills `out` from `offset`. A compressed source is read best from front to back; stepping
     /// back starts over. Throws InputError when the bytes end before or do not decompress.
     virtual void read(std::uint64_t offset, std::span<std::byte> out) = 0;
+    /// These bytes will be read soon, at least in part: storage may fetch them in one go.
+    virtual void announce(std::uint64_t /*offset*/, std::uint64_t /*bytes*/) {}
     /// No more bytes than these can come: the file's size, or a bound from the densest frame there
     /// is.
     virtual std::uint64_t size_bound() const = 0;

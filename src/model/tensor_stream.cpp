@@ -10,6 +10,10 @@ namespace {
 
 constexpr Index piece = Index{1} << 19;  // elements: 0.5 to 4 MiB as stored
 
+/// Of a row's columns so many bytes are worth a read of their own, which takes as long as copying some 8
+/// KiB (measured); fewer come with their whole row.
+constexpr std::size_t least_run = std::size_t{1} << 10;
+
 TensorView flat(TensorView view) { return view.reshape({view.numel()}); }
 
 void narrow(const Tensor& raw, std::span<float> out) {
@@ -62,29 +66,43 @@ void TensorStream::each_piece(const Slice& slice, DType dtype, Index width, cons
           tensor_.name, slice.column, slice.column + kept, stored, width);
     const bool whole_rows = stored == width && kept == width;
     const Index block = std::max<Index>(piece / std::max<Index>({stored, width, 1}), 1);
-    const std::size_t size = size_of(dtype);
-    Tensor read;
     for (const Slice::Rows& rows : slice.rows)
         for (Index begin = 0; begin < rows.count; begin += block) {
-            const Index count = std::min(block, rows.count - begin);
-            const TensorView part = room({count, width}, dtype);
-            if (whole_rows) {
+            const TensorView part = room({std::min(block, rows.count - begin), width}, dtype);
+            if (whole_rows)
                 read_piece((rows.from + begin) * stored, flat(part));
-            } else {
-                if (!read.defined() || read.size(0) != count) read = Tensor({count, stored}, dtype);
-                read_piece((rows.from + begin) * stored, flat(read));
-                for (Index r = 0; r < count; ++r) {
-                    std::byte* const row = part.rows(r, r + 1).raw();
-                    const auto bytes = static_cast<std::size_t>(kept) * size;
-                    std::memcpy(row,
-                                read.view().raw() +
-                                    static_cast<std::size_t>(r * stored + slice.column) * size,
-                                bytes);
-                    std::memset(row + bytes, 0, static_cast<std::size_t>(width - kept) * size);
-                }
-            }
+            else
+                read_columns(rows.from + begin, slice.column, kept, part);
             done(rows.to + begin);
         }
+}
+
+void TensorStream::read_columns(Index row, Index column, Index kept, TensorView to) {
+    const Index stored = tensor_.shape[1];
+    const Index count = to.size(0);
+    const std::size_t stored_size = size_of(tensor_.type);
+    const bool alone = static_cast<std::size_t>(kept) * stored_size >= least_run;
+    if (alone) {
+        // Others of this machine read the columns between: storage need not seek for each row.
+        source_.announce(tensor_.offset + static_cast<std::uint64_t>(row * stored) * stored_size,
+                         static_cast<std::uint64_t>(count * stored) * stored_size);
+    } else {
+        if (!rows_.defined() || rows_.size(0) != count || rows_.dtype() != to.dtype())
+            rows_ = Tensor({count, stored}, to.dtype());
+        read_piece(row * stored, flat(rows_));
+    }
+    const std::size_t size = size_of(to.dtype());
+    const std::size_t bytes = static_cast<std::size_t>(kept) * size;
+    for (Index r = 0; r < count; ++r) {
+        const TensorView into = flat(to.rows(r, r + 1));
+        if (alone)
+            read_piece((row + r) * stored + column, into.rows(0, kept));
+        else
+            std::memcpy(into.raw(),
+                        rows_.view().raw() + static_cast<std::size_t>(r * stored + column) * size,
+                        bytes);
+        std::memset(into.raw() + bytes, 0, static_cast<std::size_t>(into.numel()) * size - bytes);
+    }
 }
 
 void TensorStream::read_piece(Index first, TensorView to) {

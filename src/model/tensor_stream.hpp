@@ -36,12 +36,14 @@ public:
 private:
     // Elements first … first + to.numel() − 1.
     void read_piece(Index first, TensorView to);
+    // `kept` columns from `column` on of the rows from `row` on, into the first columns of `to`, [n, width];
+    // zeros behind them.
+    void read_columns(Index row, Index column, Index kept, TensorView to);
 
     ByteSource& source_;
     const StoredTensor& tensor_;
     std::vector<float> scale_;
-    Tensor raw_;
-    Tensor wide_;
+    Tensor rows_, raw_, wide_;  // scratch
 };
 
 }  // namespace gallop

@@ -7,7 +7,7 @@
 
 namespace gallop {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
 public:
     /// `threads` 0: as many as OpenMP takes by itself.
     explicit CpuBackend(int threads);

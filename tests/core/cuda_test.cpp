@@ -45,7 +45,10 @@ TEST(CudaErrors, WhatThisMachineCannotRunIsNoFaultOfTheItem) {
     expect_thrown(cudaErrorSystemDriverMismatch, typeid(NoDeviceError), "update the CUDA driver");
     expect_thrown(cudaErrorNoKernelImageForDevice, typeid(NoDeviceError),
                   "CMAKE_CUDA_ARCHITECTURES");
-    expect_thrown(cudaErrorDevicesUnavailable, typeid(NoDeviceError), "another process");
+}
+
+TEST(CudaErrors, AGpuThatAnotherProcessHoldsMayBeFreeLater) {
+    expect_thrown(cudaErrorDevicesUnavailable, typeid(BusyDeviceError), "another process");
 }
 
 TEST(CudaErrors, ARefusedCallLeavesTheDeviceAsItWas) {

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "core/error.hpp"
+#include "core/device_error.hpp"
 #include "core/file_errors.hpp"
 
 namespace gallop {
@@ -25,6 +25,18 @@ TEST(Failure, IsOfTheKindThatTheExceptionTells) {
     EXPECT_EQ(of(DeviceError("e")).kind, FailureKind::crash);
     EXPECT_EQ(of(std::runtime_error("e")).error, "e");
     EXPECT_EQ(of(42).kind, FailureKind::error);
+}
+
+TEST(Failure, OfAHostWithoutAUsableDeviceIsAWrongRequestAtTheBeginningOnly) {
+    const auto at_first = [](const auto& thrown) {
+        return failure_to_begin(std::make_exception_ptr(thrown)).kind;
+    };
+    EXPECT_EQ(at_first(NoDeviceError("e")), FailureKind::input);
+    EXPECT_EQ(at_first(BusyDeviceError("e")), FailureKind::crash) << "it may be free later";
+    EXPECT_EQ(at_first(DeviceError("e")), FailureKind::crash);
+    EXPECT_EQ(at_first(OutOfMemoryError("e")), FailureKind::out_of_memory);
+    EXPECT_EQ(at_first(42), FailureKind::error);
+    EXPECT_EQ(of(NoDeviceError("e")).kind, FailureKind::crash) << "no fault of the item";
 }
 
 TEST(Failure, NamesEachKindAndFindsItByItsName) {

@@ -123,7 +123,7 @@ TEST_F(Sharding, CostsTheCastsNoAccuracy) {
     const Result exact = forward(checkpoint, config, DType::f32, inputs, solo_group());
     const Result alone = forward(checkpoint, config, DType::bf16, inputs, solo_group());
     const double error = relative_error(alone.video, exact.video);
-    for (const int size : {2, 8}) {
+    for (const int size : {2, 4, 8}) {
         const auto shared = forward_shared(checkpoint, config, DType::bf16, inputs, size);
         // One rounding more or less is the luck of the draw; what counts is that none is added.
         EXPECT_LT(relative_error(shared[0].video, exact.video), 1.5 * error + 1e-6) << size;
