@@ -62,7 +62,10 @@ public:
           share_(directory),
           signals_(signals),
           history_(directory),
-          start_(load_run(history_)),
+          start_(load_run(history_,
+                          [this](const Json& event, std::optional<std::size_t> item) {
+                              if (item) blame_.apply(event, *item);
+                          })),
           policy_(coordinator_options(start_.config, directory)),
           journal_(own_journal(directory)),
           lease_seconds_(silences_a_lease * start_.config.schedule.silent_seconds),
@@ -500,6 +503,7 @@ private:
     RunShare share_;
     const StopSignals& signals_;
     RunHistory history_;
+    Blame blame_;
     RunStart start_;
     coordinator::CoordinatorOptions policy_;
     Journal journal_;
@@ -517,7 +521,6 @@ private:
     std::map<int, message::SlotProgress> progress_;    ///< by slot
     std::map<std::uint32_t, FailedHere> failed_here_;  ///< open items
     int streak_ = 0;                                   ///< failures since it last did one
-    Blame blame_;
     std::string device_;
     double next_beat_ = 0;
     double feed_at_ = 0;

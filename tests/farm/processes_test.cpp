@@ -312,7 +312,8 @@ int main(int argc, char** argv) {
     if (argc > 2 && std::string(argv[1]) == "attach") {
         gallop::set_log_level(gallop::LogLevel::error);
         static gallop::StopSignals signals;
-        const auto agent = gallop::test::quick_agent(argv[2], 2);
+        const std::size_t slots = argc > 3 ? std::stoul(argv[3]) : 2;
+        const auto agent = gallop::test::quick_agent(argv[2], slots);
         return static_cast<int>(gallop::attach(argv[2], {agent, "", false}, signals).outcome);
     }
     testing::InitGoogleTest(&argc, argv);
