@@ -9,7 +9,7 @@
 # new, unless it has reached one of its limits.
 #
 # Launchers' exit codes lie: some never return, some return 0 after losing everything. Only files in RUNDIR are believed:
-# COMPLETE (its first word is the outcome), ATTEMPT_END (written last by an attempt), HEARTBEAT (touched each second by
+# COMPLETE (its first word is the outcome), ATTEMPT_END (made last by an attempt; empty on a full disk), HEARTBEAT (touched each second by
 # rank 0), and new lines of the journal. Ages are measured by the file server's clock: against a file that this script
 # has just touched.
 #
@@ -154,6 +154,7 @@ while [ -z "$stop" ]; do
     done
     end_launcher
     outcome=$(head -c 200 "$run/ATTEMPT_END" 2>/dev/null | tr '\n' ' ')
+    if [ -z "$outcome" ] && [ -e "$run/ATTEMPT_END" ]; then outcome=stopped; fi      # a full disk took no more than its name
     now=$(decided)
     say "attempt $attempt: $why${outcome:+ ($outcome)}; $((now - before)) more items decided, $now in all"
     [ ! -e "$run/COMPLETE" ] || leave_complete

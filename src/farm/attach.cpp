@@ -13,6 +13,7 @@
 #include "core/check.hpp"
 #include "core/file_errors.hpp"
 #include "core/log.hpp"
+#include "farm/blame.hpp"
 #include "farm/driver.hpp"
 #include "farm/index.hpp"
 #include "farm/lease_folder.hpp"
@@ -39,7 +40,6 @@ constexpr double look_seconds = 1;            ///< between looks at the others' 
 constexpr double other_host_seconds = 5;      ///< that a failed item waits for another host
 constexpr int suspect_streak = 3;             ///< failures in a row, then this process rests
 constexpr int longest_rest = 4;               ///< doublings
-constexpr double too_much_blame = 3;          ///< what failed here was done elsewhere: it leaves
 constexpr double disk_pause_seconds = 10;     ///< after the disk refused something
 constexpr double finish_before_seconds = 20;  ///< the job's end
 
@@ -62,13 +62,15 @@ public:
           share_(directory),
           signals_(signals),
           history_(directory),
-          start_(load_run(history_)),
+          start_(load_run(history_,
+                          [this](const Json& event, std::optional<std::size_t> item) {
+                              if (item) blame_.apply(event, *item);
+                          })),
           policy_(coordinator_options(start_.config, directory)),
           journal_(own_journal(directory)),
           lease_seconds_(silences_a_lease * start_.config.schedule.silent_seconds),
           leases_(directory, lease_seconds_),
-          queue_(start_.plan, start_.config.schedule.order,
-                 fmt::format("{}-{}", host_name(), ::getpid())) {
+          queue_(start_.plan, start_.config.schedule.order, process_name(host_name(), ::getpid())) {
         share_.confirm();
         if (!start_.reopened.empty()) journal_reopened(start_, journal_);
         terminal_ = options.terminal;
@@ -101,9 +103,8 @@ private:
         double since;
     };
     struct FailedHere {
-        double until = 0;     ///< when this process may try it again
-        bool blames = false;  ///< this host, if it is done elsewhere
-        bool input = false;   ///< the request looked wrong
+        double until = 0;    ///< when this process may try it again
+        bool input = false;  ///< the request looked wrong
     };
 
     void turn() {
@@ -286,6 +287,7 @@ private:
         history_.update([this](const Json& event, std::optional<std::size_t> item) {
             start_.ledger.apply(record_of(
                 event, item ? static_cast<coordinator::ItemIndex>(*item) : coordinator::no_item));
+            if (item) blame_.apply(event, *item);
         });
     }
 
@@ -321,7 +323,6 @@ private:
         more["device"] = device_;
         write(record, more);
         streak_ = 0;
-        blame_ = std::max(0.0, blame_ - 0.5);
         failed_here_.erase(done.item);
         settle(done.item);
     }
@@ -383,19 +384,16 @@ private:
         const double wait = failed.why == FailureKind::input ? lease_seconds_
                             : start_.config.retry.other_host ? other_host_seconds
                                                              : 0;
-        // The disk is everybody's.
-        failed_here_[failed.item] = {now + wait, failed.why != FailureKind::disk,
-                                     failed.why == FailureKind::input};
+        failed_here_[failed.item] = {now + wait, failed.why == FailureKind::input};
         if (++streak_ < suspect_streak || leases_.only_host()) return;
         const int doublings = std::min(streak_ - suspect_streak, longest_rest);
         feed_at_ = std::max(feed_at_, now + std::ldexp(policy_.suspect_seconds, doublings));
     }
 
-    /// What failed here and was done elsewhere: then it is this host, or its device.
+    /// What failed here and was decided elsewhere.
     void look_for_blame(double now) {
         std::erase_if(failed_here_, [&](const auto& failed) {
             const ItemState state = start_.ledger.item(failed.first).state;
-            if (state == ItemState::done && failed.second.blames) ++blame_;
             // Another host says so, too: the request is wrong, and this host is not.
             if (state == ItemState::quarantined && failed.second.input) {
                 streak_ = 0;
@@ -403,9 +401,10 @@ private:
             }
             return state != ItemState::open;
         });
-        if (blame_ >= too_much_blame && !leases_.only_host())
-            stop(fmt::format("{:.0f} items that failed here were done elsewhere", blame_), now,
-                 coordinator::forever);
+        const std::string here = process_name(host_name(), ::getpid());
+        if (blame_.of(here) >= Blame::too_much && blame_.drives_out(here, leases_.elsewhere()))
+            stop(fmt::format("{:.0f} items that failed here were done elsewhere", blame_.of(here)),
+                 now, coordinator::forever);
     }
 
     /// Why an item is not to be tried again; empty if it is. That a request is wrong takes two hosts'
@@ -504,6 +503,7 @@ private:
     RunShare share_;
     const StopSignals& signals_;
     RunHistory history_;
+    Blame blame_;
     RunStart start_;
     coordinator::CoordinatorOptions policy_;
     Journal journal_;
@@ -521,7 +521,6 @@ private:
     std::map<int, message::SlotProgress> progress_;    ///< by slot
     std::map<std::uint32_t, FailedHere> failed_here_;  ///< open items
     int streak_ = 0;                                   ///< failures since it last did one
-    double blame_ = 0;  ///< items that were done elsewhere, less half a success each
     std::string device_;
     double next_beat_ = 0;
     double feed_at_ = 0;

@@ -220,10 +220,13 @@ const char* name_of(Rank rank) {
 bool read_assignment(ItemField field, const Node& node, Rank rank,
                      const std::filesystem::path& folder, Problems& problems, Layer& layer) {
     auto value = read_value(item_field(field), node, problems);
-    if (!value) return false;
     const auto put = [&](F to, Value what) {
         layer.push_back({to, std::move(what), node.where, rank});
     };
+    if (!value) {
+        if (field == F::prompt) put(field, "?");  // it is wrong, and shall not be missed as well
+        return false;
+    }
     switch (field) {
         case F::negative_prompt_file: {
             auto content =

@@ -18,6 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 using Descriptor = Handle<int, detail::close_descriptor, -1>;
 
+constexpr std::string_view clock_prefix = "clock-";
+
 /// A lease may miss so many touches before it counts as stale.
 constexpr double touches_a_ttl = 6;
 
@@ -44,7 +46,7 @@ LeaseFolder::LeaseFolder(const fs::path& run, double ttl) : folder_(run / "lease
     if (failed) throw_file_error(folder_, "cannot make folder", failed.value());
     // Another container on this host may have the same process number.
     for (int i = 0; !clock_; ++i) {
-        clock_path_ = folder_ / fmt::format("clock-{}-{}-{}", host_name(), ::getpid(), i);
+        clock_path_ = folder_ / fmt::format("{}{}-{}-{}", clock_prefix, host_name(), ::getpid(), i);
         clock_.reset(::open(clock_path_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0644));
         if (!clock_ && errno != EEXIST) fail(clock_path_, "cannot create");
     }
@@ -92,29 +94,31 @@ bool LeaseFolder::claim(std::string_view id) {
     }
 }
 
-bool LeaseFolder::alone() {
-    return only_touched([&](const std::string& name) { return name == clock_path_.filename(); });
-}
+bool LeaseFolder::alone() { return others().empty(); }
 
-bool LeaseFolder::only_host() {
-    return only_touched([](const std::string& name) {
-        const std::size_t pid = name.rfind('-', name.rfind('-') - 1);
-        return name.substr(0, pid) == "clock-" + host_name();
+std::vector<std::string> LeaseFolder::elsewhere() {
+    std::vector<std::string> found = others();
+    std::erase_if(found, [](const std::string& process) {
+        return process.substr(0, process.rfind('-')) == host_name();
     });
+    return found;
 }
 
-bool LeaseFolder::only_touched(const std::function<bool(const std::string& name)>& own) {
+std::vector<std::string> LeaseFolder::others() {
+    std::vector<std::string> found;
     const double now = server_time();
     std::error_code failed;
     for (fs::directory_iterator entry(folder_, failed), end; !failed && entry != end;
          entry.increment(failed)) {
         const fs::path& path = entry->path();
-        const std::string name = path.filename().string();
-        if (!name.starts_with("clock-") || own(name)) continue;
+        const std::string name = path.filename().string();  // clock-HOST-NUMBER-N
+        if (!name.starts_with(clock_prefix) || path.filename() == clock_path_.filename()) continue;
         const Descriptor other(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-        if (other && now - modified(other.get()) <= ttl_) return false;
+        if (other && now - modified(other.get()) <= ttl_)
+            found.push_back(
+                name.substr(clock_prefix.size(), name.rfind('-') - clock_prefix.size()));
     }
-    return true;
+    return found;
 }
 
 bool LeaseFolder::holds(std::string_view id) const {

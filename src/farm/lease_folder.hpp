@@ -2,12 +2,12 @@
 
 #include <condition_variable>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "core/files.hpp"
 #include "core/handle.hpp"
@@ -45,8 +45,10 @@ public:
 
     /// Whether no other process has touched its file here lately: they all have left or died.
     bool alone();
-    /// Whether no process of another machine has.
-    bool only_host();
+    /// The processes of other machines that have, by name ("HOST-NUMBER").
+    std::vector<std::string> elsewhere();
+    /// Whether there is none.
+    bool only_host() { return elsewhere().empty(); }
 
     /// The file server's time, seconds since 1970. Throws Error.
     double server_time();
@@ -57,8 +59,8 @@ private:
         int generation = 0;
     };
     std::filesystem::path path(std::string_view id, int generation) const;
-    /// Whether only such files, by their names, were touched lately.
-    bool only_touched(const std::function<bool(const std::string& name)>& own);
+    /// The other processes that have touched their files lately, by name.
+    std::vector<std::string> others();
     void keep();
 
     std::filesystem::path folder_;

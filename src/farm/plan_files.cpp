@@ -30,8 +30,8 @@ std::string user_name() {
 }
 
 /// What a run makes before its plan is whole, were it killed there.
-constexpr std::array<std::string_view, 6> own_files = {
-    "LOCK", "HEARTBEAT", "SUPERVISOR", "items.lock.jsonl", "duplicates.jsonl", "logs"};
+constexpr std::array<std::string_view, 5> own_files = {
+    "HEARTBEAT", "SUPERVISOR", "items.lock.jsonl", "duplicates.jsonl", "logs"};
 
 /// The folder of a plan holds nothing but what a plan, or a lock, has left there.
 const fs::path& refuse_foreign(const fs::path& directory, bool extend) {
@@ -47,6 +47,7 @@ const fs::path& refuse_foreign(const fs::path& directory, bool extend) {
             directory.string());
     for (const auto& entry : fs::directory_iterator(directory)) {
         const std::string name = entry.path().filename().string();
+        if (is_lock_file(name)) continue;
         if (std::find(own_files.begin(), own_files.end(), name) != own_files.end()) continue;
         if (name.starts_with('.') && name.ends_with(".tmp")) {
             fs::remove(entry.path(), failed);  // of a plan that was killed

@@ -296,7 +296,7 @@ void write_promotion(const fs::path& out, const std::vector<Promotion>& promotio
         config.weights.insert(before.weights.begin(), before.weights.end());
     } else {
         for (const auto& entry : fs::directory_iterator(out))
-            if (entry.path().filename() != "LOCK")
+            if (!is_lock_file(entry.path().filename().string()))
                 throw_input_error("{}: holds \"{}\" but no run.json (needs an empty or new folder)",
                                   out.string(), entry.path().filename().string());
     }

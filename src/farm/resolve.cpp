@@ -169,8 +169,10 @@ ResolvedItem resolve_fields(const ItemFields& fields, const std::string& variant
     Item& item = resolved.item;
     item.name = fields.text(F::name);
     item.prompt = fields.text(F::prompt);
+    // In words that are the same for all items that miss it there: it is said once.
     if (item.prompt.find_first_not_of(" \t\r\n") == std::string::npos)
-        check.problem(F::prompt, fmt::format("item \"{}\" has no prompt", item.name));
+        check.problem(F::prompt, fields.has(F::prompt) ? "prompt is empty (must be text)"
+                                                       : "an item without a prompt");
     item.image = check.file(F::image, folder);
     item.audio = check.file(F::audio, folder);
     resolve_task(check);

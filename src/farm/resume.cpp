@@ -42,7 +42,7 @@ RunStart load_run(const fs::path& directory) {
     return load_run(history);
 }
 
-RunStart load_run(RunHistory& history) {
+RunStart load_run(RunHistory& history, const RunHistory::Sink& also) {
     const fs::path& directory = history.directory();
     std::vector<coordinator::WorkItem> items;
     for (const PlanRow& row : history.plan().rows)
@@ -52,6 +52,7 @@ RunStart load_run(RunHistory& history) {
 
     std::vector<Finished> finished(history.size());
     history.update([&](const Json& event, std::optional<std::size_t> item) {
+        if (also) also(event, item);
         Record record = record_of(
             event, item ? static_cast<coordinator::ItemIndex>(*item) : coordinator::no_item);
         if (record.what == Record::What::failed) ++start.failed_tries;

@@ -14,7 +14,8 @@ namespace gallop {
 /// Throws InputError for a directory that holds no run, DiskError when files cannot be looked at.
 RunStart load_run(const std::filesystem::path& directory);
 
-/// The same by a history that has read nothing yet, and can follow what comes.
-RunStart load_run(RunHistory& history);
+/// The same by a history that has read nothing yet, and can follow what comes. `also` takes each event,
+/// too.
+RunStart load_run(RunHistory& history, const RunHistory::Sink& also = {});
 
 }  // namespace gallop

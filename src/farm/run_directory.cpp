@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <ctime>
+#include <fstream>
 #include <vector>
 
 #include "core/check.hpp"
@@ -16,6 +17,18 @@ namespace fs = std::filesystem;
 
 void sign_complete(const fs::path& directory, std::string_view outcome) {
     write_atomically(directory / "COMPLETE", fmt::format("{} {}\n", outcome, utc_text()));
+}
+
+void sign_attempt_end(const fs::path& directory, std::string_view outcome) {
+    write_atomically(directory / "ATTEMPT_END", fmt::format("{}\n", outcome));
+}
+
+void sign_refused_end(const fs::path& directory) {
+    const fs::path path = directory / "ATTEMPT_END";
+    std::ofstream sign(path);
+    if (!sign)
+        log_warning("{}: cannot be made; this attempt looks like one that died", path.string());
+    sign << "stopped\n";
 }
 
 void sweep(const fs::path& directory) {

@@ -235,6 +235,7 @@ private:
             log_error("{}", refused.what());
             result.outcome = coordinator::Outcome::stopped;
             if (result.why.empty()) result.why = refused.what();
+            sign_refused_end(directory_);
         }
         for (int rank = 1; rank < link_.size(); ++rank)
             if (driver_.lost(rank))
@@ -260,9 +261,8 @@ private:
             log_warning("no report this time: {}", failed.what());
         }
         // Last: a supervisor that sees it ends what still runs.
-        write_atomically(
-            directory_ / "ATTEMPT_END",
-            fmt::format("{}{}\n", word_for(outcome), driver_.at_limit() ? " limit" : ""));
+        sign_attempt_end(
+            directory_, fmt::format("{}{}", word_for(outcome), driver_.at_limit() ? " limit" : ""));
     }
 
     fs::path directory_;
@@ -285,7 +285,12 @@ private:
 
 ServeResult serve(const fs::path& directory, const RunLock& lock, ServeOptions options, Link& link,
                   const StopSignals& signals) {
-    return Server(directory, lock, std::move(options), link, signals).run();
+    try {
+        return Server(directory, lock, std::move(options), link, signals).run();
+    } catch (const DiskError&) {  // before it could begin
+        sign_refused_end(directory);
+        throw;
+    }
 }
 
 void dismiss(Link& link) {

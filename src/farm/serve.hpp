@@ -31,7 +31,8 @@ struct ServeResult {
 /// Rank 0's part of a run whose plan is in `directory`, which it holds by `lock`: goes on where the
 /// journal ends, hands out items, keeps the journal, and renders. Leaves `index.jsonl`, `status.json`,
 /// `COMPLETE` when nothing is open, and `ATTEMPT_END`. A disk that refuses the journal stops the run
-/// and loses nothing. Throws InputError for a directory without a plan, Error.
+/// and loses nothing. Throws InputError for a directory without a plan, DiskError when the disk refuses
+/// before anything has begun, Error.
 ServeResult serve(const std::filesystem::path& directory, const RunLock& lock, ServeOptions options,
                   Link& link, const StopSignals& signals);
 

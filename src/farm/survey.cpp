@@ -41,13 +41,6 @@ std::optional<double> freshest(const fs::path& folder) {
     return least;
 }
 
-std::string first_line(const fs::path& path) {
-    std::ifstream in(path);
-    std::string line;
-    std::getline(in, line);
-    return line;
-}
-
 /// The number behind "process " in a lock's text; "" without one.
 std::string process_in(const std::string& holder) {
     const std::size_t at = holder.find("process ");
@@ -56,7 +49,7 @@ std::string process_in(const std::string& holder) {
     return holder.substr(at + 8, end == std::string::npos ? end : end - at - 8);
 }
 
-/// Whether the kernel lists a lock on the file by the process that the file names. Source: proc(5),
+/// Whether the kernel lists a lock on the file by the process that its holder's text names. Source: proc(5),
 /// /proc/locks: "1: FLOCK ADVISORY WRITE 4711 08:01:131090 0 EOF".
 bool is_locked(const fs::path& path, const std::string& holder) {
     struct stat info {};
@@ -147,7 +140,7 @@ bool Pulse::live() const {
 
 Pulse feel_pulse(const fs::path& run) {
     Pulse pulse;
-    pulse.holder = first_line(run / "LOCK");
+    pulse.holder = lock_holder(run);
     pulse.locked = is_locked(run / "LOCK", pulse.holder);
     pulse.heartbeat = age_of(run / "HEARTBEAT");
     pulse.lease = freshest(run / "leases");

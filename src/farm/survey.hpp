@@ -17,7 +17,7 @@ namespace gallop {
 /// The signs of life in a run directory.
 struct Pulse {
     bool locked = false;               ///< a process of this machine holds `LOCK`
-    std::string holder;                ///< what `LOCK` says: "host h process 7"
+    std::string holder;                ///< as `lock_holder` has it: "host h process 7"
     std::optional<double> heartbeat;   ///< seconds since `HEARTBEAT` was touched
     std::optional<double> lease;       ///< seconds since the freshest of `leases/` was touched
     bool complete = false;             ///< `COMPLETE` is there

@@ -7,14 +7,10 @@
 #include "core/check.hpp"
 #include "core/files.hpp"
 #include "core/node.hpp"
+#include "model/presence.hpp"
 
 namespace gallop {
 namespace {
-
-bool there(const std::filesystem::path& path) {
-    std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
-}
 
 std::filesystem::path wanted(const std::filesystem::path& path, std::string_view what) {
     if (!there(path)) throw_input_error("{}: {} is not there", path.string(), what);
@@ -95,7 +91,7 @@ std::filesystem::path Bundle::text_encoder() const {
 Bundle open_bundle(const std::filesystem::path& folder,
                    const std::filesystem::path& architecture_file) {
     std::error_code ignored;
-    if (!std::filesystem::is_directory(folder, ignored))
+    if (!there(folder) || !std::filesystem::is_directory(folder, ignored))
         throw_input_error("{}: no such model folder", folder.string());
     Bundle bundle{folder, {}};
     const auto own = folder / bundle_names::architecture;

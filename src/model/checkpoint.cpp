@@ -9,6 +9,7 @@
 #include "core/files.hpp"
 #include "model/byte_source.hpp"
 #include "model/fp8.hpp"
+#include "model/presence.hpp"
 #include "model/safetensors.hpp"
 #include "model/tensor_stream.hpp"
 #include "model/torch_file.hpp"
@@ -18,11 +19,6 @@ namespace gallop {
 namespace {
 
 constexpr std::uint64_t max_index = 64U << 20;
-
-bool there(const std::filesystem::path& path) {
-    std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
-}
 
 // PATH.zst when it is there, else PATH.
 std::filesystem::path packed_or_plain(const std::filesystem::path& path) {

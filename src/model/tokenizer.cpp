@@ -16,6 +16,7 @@
 #include "core/reader.hpp"
 #include "core/utf8.hpp"
 #include "model/piece_table.hpp"
+#include "model/presence.hpp"
 
 namespace gallop {
 namespace {
@@ -137,14 +138,6 @@ private:
     std::array<std::vector<std::size_t>, 256> lengths_;  ///< by first byte, longest first, distinct
 };
 
-/// Throws InputError when that cannot be told.
-bool is_there(const std::filesystem::path& path) {
-    std::error_code failed;
-    const bool found = std::filesystem::exists(path, failed);
-    if (failed) throw_input_error("{}: cannot be read: {}", path.string(), failed.message());
-    return found;
-}
-
 }  // namespace
 
 struct Tokenizer::Data {
@@ -171,9 +164,9 @@ TokenizerConfig read_tokenizer_config(std::string_view json, std::string_view fi
 
 Tokenizer Tokenizer::open(const std::filesystem::path& folder) {
     TokenizerConfig config;
-    if (const auto path = folder / "tokenizer_config.json"; is_there(path))
+    if (const auto path = folder / "tokenizer_config.json"; there(path))
         config = read_tokenizer_config(read_text(path), path.string());
-    if (const auto path = folder / "tokenizer.json"; config.added.empty() && is_there(path))
+    if (const auto path = folder / "tokenizer.json"; config.added.empty() && there(path))
         read_added_list(read_text(path), path.string(), config);
     const auto path = folder / "tokenizer.model";
     return Tokenizer(read_text(path), config, path.string());

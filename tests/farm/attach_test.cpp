@@ -31,10 +31,12 @@ protected:
               const std::vector<std::string>& set = {"retry.other_host=false"}) {
         directory_ = run_.freeze(run_.plan(items, set), "run");
     }
-    ::pid_t start() const {
+    ::pid_t start(int slots = 2) const {
+        const std::string count = std::to_string(slots);
         const ::pid_t child = ::fork();
         if (child == 0) {
-            ::execl("/proc/self/exe", "processes_test", "attach", directory_.c_str(), nullptr);
+            ::execl("/proc/self/exe", "processes_test", "attach", directory_.c_str(), count.c_str(),
+                    nullptr);
             ::_exit(127);
         }
         return child;
@@ -52,6 +54,18 @@ protected:
             if (event.value("event", "") == kind) found.push_back(event);
         });
         return found;
+    }
+    std::string id(std::size_t item) const {
+        return id_text(RunHistory(directory_).plan().rows[item].id);
+    }
+    /// What another host's process has written.
+    void others_wrote(const std::vector<Json>& events) const {
+        std::string lines;
+        for (Json event : events) {
+            event["host"] = "other";
+            lines += journal_line(event);
+        }
+        write_atomically(directory_ / "journal-other-1-1.jsonl", lines);
     }
     RunStatus status() const { return read_status(directory_).value_or(RunStatus{}); }
 
@@ -116,6 +130,48 @@ TEST_F(Attached, DoNotTakeARequestForWrongWhileAnotherProcessCouldRenderIt) {
     EXPECT_EQ(end_of(start()), Outcome::complete);
     ASSERT_EQ(events("failed").size(), 1U);
     EXPECT_EQ(events("failed")[0]["kind"], "input");
+}
+
+TEST_F(Attached, TryForThemselvesWhatOnlyAnotherHostCalledWrong) {
+    take("items: [{name: a, prompt: bad-luck once}]");
+    others_wrote({{{"event", "failed"}, {"id", id(0)}, {"kind", "input"}}});
+    EXPECT_EQ(end_of(start()), Outcome::complete);
+    EXPECT_EQ(events("failed").size(), 2U);
+}
+
+TEST_F(Attached, GiveUpWhatIsLostWithItsRendererTooOften) {
+    take("items: [{name: a, prompt: p}, {name: b, prompt: q}]",
+         {"name=never finish, then exit", "schedule.order=manifest", "retry.attempts=1"});
+    others_wrote({{{"event", "released"}, {"id", id(0)}, {"kind", "lost"}}});
+    EXPECT_EQ(end_of(start(1)), Outcome::quarantined);
+    EXPECT_EQ(events("released").size(), 2U);
+    std::map<std::string, std::string> reasons;
+    for (const Json& event : events("quarantined")) reasons[event["id"]] = event["reason"];
+    EXPECT_THAT(reasons[id(0)], testing::HasSubstr("was lost 2 times"));
+    EXPECT_THAT(reasons[id(1)], testing::HasSubstr("failed 1 times"));
+}
+
+TEST_F(Attached, StayWhenTheOthersAreBlamedAsMuch) {
+    take(
+        "items: [{prompt: once not-here}, {prompt: p}, {prompt: not-here b}, {prompt: q}, "
+        "{prompt: not-here c}, {prompt: r}, {prompt: not-here d}, {prompt: s}, {prompt: t}, "
+        "{prompt: u}]",
+        {"schedule.order=manifest", "schedule.silent=0.5"});
+    fs::create_directories(directory_ / "leases");
+    write_atomically(directory_ / "leases" / "clock-other-1-1", "");
+    std::vector<Json> wrote;
+    for (const std::size_t item : {1U, 3U, 5U, 7U, 8U, 9U})
+        wrote.push_back({{"event", "failed"}, {"id", id(item)}, {"kind", "error"}, {"agent", 1}});
+    others_wrote(wrote);
+    const ::pid_t child = start(1);
+    const auto decided = [&] {
+        return events("done").size() >= 6 && events("failed").size() >= 10;
+    };
+    for (int tries = 0; tries < 1000 && !decided(); ++tries) test::rest(10);
+    for (const std::size_t item : {2U, 4U, 6U})
+        wrote.push_back({{"event", "done"}, {"id", id(item)}, {"agent", 1}});
+    others_wrote(wrote);
+    EXPECT_EQ(end_of(child), Outcome::complete);
 }
 
 TEST_F(Attached, LeaveWhenWhatFailedHereIsDoneElsewhere) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "farm/history.hpp"
+#include "farm/journal.hpp"
 #include "farm/resume.hpp"
 #include "farm/status.hpp"
 #include "support/planned_run.hpp"
@@ -61,6 +63,33 @@ TEST_F(DriverTest, ShowsTheItemThatTheDeviceIsAtWhileFilesOfAnotherAreFinished) 
     driver_.handle(1, message::Done{0, tasks[0].item, tasks[0].id, 1, {"a", 1, "b"}, {}, {}, false},
                    3);
     expect_the_second();
+}
+
+// The coordinator's journal is read first: what it takes back stands in another.
+TEST(DriverOfARunThatWasAttached, TakesBackWhatItHasReadInOtherJournals) {
+    test::PlannedRun run;
+    const std::filesystem::path directory =
+        run.freeze(run.plan("items: [{prompt: p}, {prompt: q}]"));
+    const PlanIndex plan = RunHistory(directory).plan();
+    const std::string missing = id_text(plan.rows[0].id);
+    const std::string given_up = id_text(plan.rows[1].id);
+    std::ofstream(directory / "journal-other-1-1.jsonl")
+        << journal_line({{"event", "done"}, {"id", missing}, {"clip", {{"bytes", 9}}}})
+        << journal_line({{"event", "failed"}, {"id", given_up}, {"kind", "error"}})
+        << journal_line({{"event", "quarantined"}, {"id", given_up}});
+    {
+        Journal journal(directory / "journal.jsonl");
+        test::RecordingLink link(1);
+        const Driver driver(load_run(directory), link, journal, false, 0);
+        coordinator::Record retry;  // as when the host that failed is drained
+        retry.what = coordinator::Record::What::retry;
+        journal.append(journal_event(retry, given_up));
+    }
+    RunHistory history(directory);
+    history.update();
+    EXPECT_EQ(history[0].state, ItemHistory::State::open);
+    EXPECT_EQ(history[1].state, ItemHistory::State::open);
+    EXPECT_EQ(history[1].tries, 0);
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ TEST_F(ManifestTest, ListsEveryMistakeAtOnceInOrder) {
             HasSubstr("8:12: name is \"a\", as at ROOT/m.yaml:7:12 (names must differ)"),
             "8:38: resolution is 450x256 (width and height must be multiples of 32 from 32 to "
             "8192); the nearest is 448x256",
-            "9:5: item \"c\" has no prompt",
+            "9:5: an item without a prompt",
             "9:47: steps.base is 0 (must be a whole number from 1 to 1000)",
             "10:46: frames stands beside seconds (one of the two)",
             "11:9: unknown key \"matrx\"; did you mean \"matrix\"?"));
@@ -388,9 +388,24 @@ TEST_F(ManifestTest, TellsDuplicateKeysAndEmptyValuesBesideAllOtherMistakes) {
     EXPECT_THAT(
         mistakes(with_items("items:\n  - prompt:\n    seed: 1\n    seed: 2\n  - prompt: p\n"
                             "    secnods: 3\nname: again\n")),
-        ElementsAre("5:5: prompt is empty (must be text)", "5:5: item \"item-0001\" has no prompt",
-                    "7:5: duplicate key \"seed\"", HasSubstr("9:5: unknown key \"secnods\""),
-                    "10:1: duplicate key \"name\""));
+        ElementsAre("5:5: prompt is empty (must be text)", "7:5: duplicate key \"seed\"",
+                    HasSubstr("9:5: unknown key \"secnods\""), "10:1: duplicate key \"name\""));
+}
+
+TEST_F(ManifestTest, SaysOnceThatAPromptIsEmptyWhereverItStands) {
+    const std::string two = "items: [{name: a}, {name: b}]\n";
+    for (const std::string& empty : std::vector<std::string>{"~", "\"\"", "\" \""}) {
+        const auto only_once = ElementsAre(HasSubstr("prompt is empty (must be text)"));
+        EXPECT_THAT(mistakes(with_items("items: [{name: a, prompt: " + empty + "}]\n")), only_once);
+        EXPECT_THAT(mistakes(with_items("defaults: {prompt: " + empty + "}\n" + two)), only_once);
+        EXPECT_THAT(
+            mistakes(with_items(two + "overrides: [{match: {}, set: {prompt: " + empty + "}}]\n")),
+            only_once);
+    }
+    EXPECT_THAT(mistakes(with_items("items: [{name: a, prompt: [p]}]\n")),
+                ElementsAre(HasSubstr("prompt is a list (must be text)")));
+    EXPECT_THAT(mistakes(with_items("items: [{name: a}]\nsweep: {matrix: {seed: [1, 2]}}\n")),
+                ElementsAre(HasSubstr("an item without a prompt")));
 }
 
 TEST_F(ManifestTest, TakesDottedAndNestedFieldsAlike) {

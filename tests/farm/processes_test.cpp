@@ -1,6 +1,8 @@
 // Whole runs as real processes, whose engine is a fake: this program, started with "renderer" as its
 // first argument, is a renderer that misbehaves as an item's prompt says.
 
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <fstream>
 #include <random>
@@ -8,9 +10,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/file_errors.hpp"
 #include "core/files.hpp"
 #include "core/log.hpp"
 #include "farm/attach.hpp"
@@ -22,6 +26,15 @@
 #include "media/store.hpp"
 #include "support/planned_run.hpp"
 #include "tests/farm/fake_renderer.hpp"
+
+/// Nothing more that this process writes reaches the disk; its renderers' disk is another one.
+static std::atomic<bool> disk_full{false};
+
+extern "C" int fsync(int descriptor) {
+    if (!disk_full) return static_cast<int>(::syscall(SYS_fsync, descriptor));
+    errno = ENOSPC;
+    return -1;
+}
 
 namespace gallop {
 namespace {
@@ -203,6 +216,21 @@ TEST_F(ServeTest, SurvivesRenderersThatCrashHangAndTalkNonsense) {
     EXPECT_EQ(events("done").size(), 7U);
 }
 
+TEST_F(ServeTest, SaysThatItHasStoppedWhenTheDiskStaysFull) {
+    take(five);
+    std::ofstream(directory_ / "journal.jsonl") << journal_line({{"event", "attempt"}, {"n", 1}});
+    disk_full = true;
+    EXPECT_EQ(run().outcome, coordinator::Outcome::stopped);
+    EXPECT_EQ(read_text(directory_ / "ATTEMPT_END"), "stopped\n");
+    // So does an attempt that cannot even begin a journal.
+    fs::remove(directory_ / "ATTEMPT_END");
+    fs::remove(directory_ / "journal.jsonl");
+    EXPECT_THROW(run(), DiskError);
+    disk_full = false;
+    EXPECT_EQ(read_text(directory_ / "ATTEMPT_END"), "stopped\n");
+    EXPECT_EQ(run().outcome, coordinator::Outcome::complete);
+}
+
 TEST_F(ServeTest, SaysThatTheModelIsWrong) {
     take("items: [{prompt: p}]", {"name=no-engine"});
     const ServeResult result = run();
@@ -284,7 +312,8 @@ int main(int argc, char** argv) {
     if (argc > 2 && std::string(argv[1]) == "attach") {
         gallop::set_log_level(gallop::LogLevel::error);
         static gallop::StopSignals signals;
-        const auto agent = gallop::test::quick_agent(argv[2], 2);
+        const std::size_t slots = argc > 3 ? std::stoul(argv[3]) : 2;
+        const auto agent = gallop::test::quick_agent(argv[2], slots);
         return static_cast<int>(gallop::attach(argv[2], {agent, "", false}, signals).outcome);
     }
     testing::InitGoogleTest(&argc, argv);

@@ -80,7 +80,7 @@ TEST_F(RowsTest, NamesLineAndColumnOfAMistakeInARow) {
                     HasSubstr("ROOT/a.jsonl:3:12: not JSON"),
                     "ROOT/a.jsonl:4:1: the row is a list (must be an object)",
                     HasSubstr("ROOT/a.jsonl:5:26: image is \"none.png\", but there is no"),
-                    HasSubstr("ROOT/a.jsonl:6:1: item \"a-6\" has no prompt"),
+                    HasSubstr("ROOT/a.jsonl:6:1: an item without a prompt"),
                     HasSubstr("ROOT/a.jsonl:6:2: column \"promt\" is no field (did you mean "
                               "\"prompt\"?)"),
                     "ROOT/a.jsonl:7:28: duplicate key \"seed\""));

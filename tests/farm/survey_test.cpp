@@ -89,7 +89,7 @@ TEST(Survey, SeesALiveRunByItsLock) {
 TEST(Survey, TrustsTheHeartbeatOfAnotherMachine) {
     TestRun run(1);
     run.attempt(1);
-    std::ofstream(run.path() / "LOCK") << "host elsewhere process 1\n";
+    std::ofstream(run.path() / "LOCK.1") << "host elsewhere process 1\n";
     std::ofstream(run.path() / "HEARTBEAT") << "";
     EXPECT_EQ(survey_of(run).status.state, RunState::running);
     const auto past = fs::file_time_type::clock::now() - std::chrono::seconds(45);
@@ -99,7 +99,7 @@ TEST(Survey, TrustsTheHeartbeatOfAnotherMachine) {
     EXPECT_THAT(found.status.reason, HasSubstr("no heartbeat for 4"));
     // On this machine, a fresh heart without a lock is a process that was killed just now.
     fs::last_write_time(run.path() / "HEARTBEAT", fs::file_time_type::clock::now());
-    std::ofstream(run.path() / "LOCK") << "host " << host_name() << " process 1\n";
+    std::ofstream(run.path() / "LOCK.1") << "host " << host_name() << " process 1\n";
     EXPECT_EQ(survey_of(run).status.state, RunState::dead);
 }
 

@@ -67,6 +67,8 @@ echo "== a run that stops by itself is not started again here"
 fresh
 expect 4 'echo stopped >$1/ATTEMPT_END; exit 4'
 [ "$(attempts)" -eq 1 ] || fail "$(attempts) attempts (wanted 1)"
+expect 4 ': >$1/ATTEMPT_END; exit 4'   # on a full disk
+[ "$(attempts)" -eq 1 ] || fail "$(attempts) attempts (wanted 1)"
 
 echo "== such a run goes back into the queue, but not once it has reached a limit"
 fresh
