@@ -77,6 +77,12 @@ protected:
         return made;
     }
 
+    /// Its renderer.
+    static ModelChoice choice(Precision precision) {
+        return {
+            .path = model().string(), .arch = {}, .precision = precision, .fp8 = {.layers = "all"}};
+    }
+
     /// No larger than 1.1 × what the same casts cost on the CPU, both against fp32 on the CPU.
     static void expect_no_worse(const char* what, double judged, double cpu) {
         std::printf("relative L2 to fp32 of %s: %.3e (the CPU's: %.3e)\n", what, judged, cpu);

@@ -133,20 +133,20 @@ TEST_P(Networks, PredictsVelocitiesInE4M3) {
 }
 
 TEST_P(Networks, DecodesPicturesByTheTurboDecoder) {
-    const Tensor latent = random_.tensor({48, 7, 4, 6});  // three chunks
+    const Tensor latent = random_.tensor({48, 7, 2, 3});  // three chunks
     agree("the turbo decoder",
           [&](Backend& on, DType dtype) { return decoded(turbo(on, dtype), latent, on, 1); });
-    const Tensor high = random_.tensor({48, 3, 26, 2});
+    const Tensor high = random_.tensor({48, 3, 26, 1});
     strips_change_nothing(turbo(*judged_, DType::f32), high, 1e-5);
     strips_change_nothing(turbo(*judged_, DType::bf16), high, 1e-3);
 }
 
 TEST_P(Networks, DecodesPicturesByTheFullDecoder) {
-    const Tensor latent = random_.tensor({48, 3, 4, 6});
+    const Tensor latent = random_.tensor({48, 3, 3, 4});
     agree("the full decoder", [&](Backend& on, DType dtype) {
         return decoded(wan(on, WanPart::decoder, dtype), latent, on, 1);
     });
-    const Tensor high = random_.tensor({48, 2, 26, 2});
+    const Tensor high = random_.tensor({48, 2, 26, 1});
     strips_change_nothing(wan(*judged_, WanPart::decoder, DType::f32), high, 1e-5);
     strips_change_nothing(wan(*judged_, WanPart::decoder, DType::bf16), high, 1e-3);
 }
