@@ -96,7 +96,14 @@ protected:
     Tensor audio_ = random_.tensor({17, 64});
     Tensor text_ = random_.tensor({15, 64});
 };
-INSTANTIATE_TEST_SUITE_P(On, Networks, ::testing::ValuesIn(judged_backends()),
+
+/// Where there is no cuDNN own kernels do its work.
+std::vector<std::string> with_and_without_cudnn() {
+    std::vector<std::string> names = judged_backends();
+    if (names.back() == "cuda") names.emplace_back("cuda_without_cudnn");
+    return names;
+}
+INSTANTIATE_TEST_SUITE_P(On, Networks, ::testing::ValuesIn(with_and_without_cudnn()),
                          [](const auto& of) { return of.param; });
 
 TEST_P(Networks, StartFromTheSameNoiseBitByBit) {
