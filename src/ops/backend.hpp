@@ -285,7 +285,7 @@ public:
     void set_first_frame(ConstTensorView frame, TensorView latent);
     /// Bilinear per frame, corners aligned. x: [C, T, Y, X] → y: [C, T, Y', X'].
     void upsample_bilinear(ConstTensorView x, TensorView y);
-    /// y[c, …] = x[c, …]·scale[c] + shift[c], over the last axis. x, y: [..., C]; scale, shift: [C]
+    /// y[…, c] = x[…, c]·scale[c] + shift[c]; may be in place. x, y: [..., C] f32; scale, shift: [C]
     /// f32.
     void affine_channels(ConstTensorView x, ConstTensorView scale, ConstTensorView shift,
                          TensorView y);

@@ -41,7 +41,7 @@ public:
     }
 
     void* take(std::size_t bytes) {
-        if (bytes > size_ - used_) return nullptr;
+        if (used_ + bytes > size_) return nullptr;
         const std::size_t room = rounded(bytes) + 2 * unit;
         std::vector<std::byte*>& free = free_[room];
         const bool fresh = free.empty();
@@ -86,6 +86,7 @@ public:
     bool has(const void* data) const { return data >= begin_ && data < begin_ + reserved; }
     std::size_t used() const { return used_; }
     std::size_t size() const { return size_; }
+    void resize(std::size_t bytes) { size_ = bytes; }
 
 private:
     std::byte* begin_;
@@ -127,5 +128,6 @@ void return_device_memory(void* data) { store().give_back(data); }
 bool is_device_memory(const void* data) { return store().has(data); }
 std::size_t device_memory_used() { return store().used(); }
 std::size_t device_memory_size() { return store().size(); }
+void resize_device_memory(std::size_t bytes) { store().resize(bytes); }
 
 }  // namespace gallop::emulation

@@ -23,5 +23,6 @@ void return_device_memory(void* data);
 bool is_device_memory(const void* data);
 std::size_t device_memory_used();
 std::size_t device_memory_size();
+void resize_device_memory(std::size_t bytes);
 
 }  // namespace gallop::emulation

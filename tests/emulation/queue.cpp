@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <limits>
 #include <map>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "emulation/chance.hpp"
 #include "emulation/device_memory.hpp"
 #include "emulation/grid.hpp"
+#include "emulation/runtime.hpp"
 
 namespace gallop::emulation {
 namespace {
@@ -23,6 +26,10 @@ std::vector<std::shared_ptr<Queue>>& queues() {
 cudaError_t lost = cudaSuccess;
 
 thread_local cudaError_t last_error = cudaSuccess;
+
+constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
+std::uint64_t launched = 0;
+std::uint64_t faulty = never;  ///< launches from this one on
 
 std::map<const void*, int>& shared_limits() {
     static std::map<const void*, int> limits;
@@ -117,8 +124,29 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
         grid.z > 65535 || block.x * block.y * block.z == 0 || block.x * block.y * block.z > 1024 ||
         config.dynamicSmemBytes > std::max(always, most))
         return remember(cudaErrorInvalidConfiguration);
+    if (++launched >= faulty)
+        return remember(
+            enqueue(config.stream, [] { throw std::runtime_error("a fault that was asked for"); }));
     return remember(enqueue(
         config.stream, [grid, block, body = std::move(body)] { run_grid(grid, block, body); }));
+}
+
+cudaError_t context_state() { return lost; }
+
+std::uint64_t launches() {
+    const std::lock_guard lock(device_mutex());
+    return launched;
+}
+
+Fault::Fault(std::uint64_t launch) {
+    const std::lock_guard lock(device_mutex());
+    faulty = launched + launch;
+}
+Fault::~Fault() {
+    const std::lock_guard lock(device_mutex());
+    static_cast<void>(reach_all());
+    faulty = never;
+    lost = cudaSuccess;
 }
 
 cudaError_t remember(cudaError_t status) {

@@ -49,6 +49,9 @@ cudaError_t reach_all();
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> body);
 
+/// What a kernel's fault left behind, if there was one.
+cudaError_t context_state();
+
 /// The last error of this thread's calls, as cudaGetLastError has it.
 cudaError_t remember(cudaError_t status);
 cudaError_t take_last_error();

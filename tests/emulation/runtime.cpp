@@ -1,5 +1,7 @@
 // CUDA's runtime API, as far as the engine calls it, on an emulated GPU of compute capability 9.0.
 
+#include "emulation/runtime.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -51,6 +53,8 @@ std::size_t& pool_bytes() {
     return bytes;
 }
 
+Calls counted;
+
 EmulatedEvent& of(cudaEvent_t event) { return *reinterpret_cast<EmulatedEvent*>(event); }
 
 /// `pieces` lines of `bytes`, each so far from the one before.
@@ -60,6 +64,7 @@ cudaError_t copy(void* to, std::size_t to_step, const void* from, std::size_t fr
         for (std::size_t i = 0; i < pieces; ++i)
             std::memcpy(static_cast<std::byte*>(to) + i * to_step, source + i * from_step, bytes);
     };
+    if (!reached_by_device(from) || !reached_by_device(to)) ++counted.pageable_copies;
     if (!reached_by_device(from)) {
         // Pageable memory is the caller's again when the call returns.
         const auto* host = static_cast<const std::byte*>(from);
@@ -72,7 +77,32 @@ cudaError_t copy(void* to, std::size_t to_step, const void* from, std::size_t fr
     return reached_by_device(to) ? status : reach(end_of(stream));
 }
 
+/// New memory of some kind.
+cudaError_t lent(void* data) {
+    ++counted.allocations;
+    return remember(data == nullptr ? cudaErrorMemoryAllocation : context_state());
+}
+
 }  // namespace
+
+namespace gallop::emulation {
+
+Calls calls() {
+    const Lock lock(device_mutex());
+    return counted;
+}
+
+LittleMemory::LittleMemory(std::size_t left) : before_(device_memory_size()) {
+    const Lock lock(device_mutex());
+    static_cast<void>(reach_all());
+    resize_device_memory(device_memory_used() + left);
+}
+LittleMemory::~LittleMemory() {
+    const Lock lock(device_mutex());
+    resize_device_memory(before_);
+}
+
+}  // namespace gallop::emulation
 
 extern "C" {
 
@@ -142,6 +172,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const Lock lock(device_mutex());
+    ++counted.waits;
     return remember(reach(end_of(stream)));
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
@@ -169,13 +200,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     const Lock lock(device_mutex());
     const Place& place = of(event).place;
-    if (!place.queue || place.queue->done >= place.number) return cudaSuccess;
+    if (!place.queue || place.queue->done >= place.number) return remember(context_state());
     // Whoever asks again and again sees an end.
     if (chance()() % 2 == 0) static_cast<void>(reach({place.queue, place.queue->done + 1}));
     return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const Lock lock(device_mutex());
+    ++counted.waits;
     return remember(reach(of(event).place));
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
@@ -206,8 +238,8 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
     const Lock lock(device_mutex());
     *all = device_memory_size();
-    *free = *all - pool_bytes();
-    return cudaSuccess;
+    *free = *all - std::min(*all, pool_bytes());
+    return remember(context_state());
 }
 cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*stream*/) {
     const Lock lock(device_mutex());
@@ -217,7 +249,7 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t /*strea
         *data = take_device_memory(bytes);
     }
     pool_bytes() = std::max(pool_bytes(), device_memory_used());
-    return remember(*data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
+    return lent(*data);
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
     const Lock lock(device_mutex());
@@ -227,10 +259,11 @@ cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned /*flags*/) {
     const Lock lock(device_mutex());
     *data = std::malloc(bytes);
     pinned()[static_cast<const std::byte*>(*data)] = bytes;
-    return cudaSuccess;
+    return lent(*data);
 }
 cudaError_t cudaFreeHost(void* data) {
     const Lock lock(device_mutex());
+    ++counted.allocations;
     static_cast<void>(reach_all());
     pinned().erase(static_cast<const std::byte*>(data));
     std::free(data);

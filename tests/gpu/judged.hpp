@@ -12,7 +12,7 @@
 
 #include "core/device_error.hpp"
 #include "model/make_model.hpp"
-#include "ops/backend.hpp"
+#include "ops/cuda_backend.hpp"
 #include "pipeline/render.hpp"
 #include "support/expect_near.hpp"
 #include "support/temporary_folder.hpp"
@@ -48,12 +48,13 @@ private:
 };
 
 /// Whole networks and pipelines on one backend, judged by the CPU's. The parameter names the one that is
-/// judged: "cuda", or "cpu", the CPU's own on one thread, which shows on every machine
+/// judged: "cuda", "cuda_without_cudnn", or "cpu", the CPU's own on one thread, which shows on every machine
 /// that what is asked here can be met, and that it is asked.
 class Judged : public ::testing::TestWithParam<std::string> {
 protected:
     static std::unique_ptr<Backend> make() {
-        return GetParam() == "cuda" ? make_cuda_backend() : make_cpu_backend(1);
+        if (GetParam() == "cpu") return make_cpu_backend(1);
+        return make_cuda_backend(CudaOptions{.cudnn = GetParam() == "cuda"});
     }
 
     void SetUp() override {
@@ -75,6 +76,12 @@ protected:
             return folder / "model";
         }();
         return made;
+    }
+
+    /// Its renderer.
+    static ModelChoice choice(Precision precision) {
+        return {
+            .path = model().string(), .arch = {}, .precision = precision, .fp8 = {.layers = "all"}};
     }
 
     /// No larger than 1.1 × what the same casts cost on the CPU, both against fp32 on the CPU.

@@ -96,7 +96,14 @@ protected:
     Tensor audio_ = random_.tensor({17, 64});
     Tensor text_ = random_.tensor({15, 64});
 };
-INSTANTIATE_TEST_SUITE_P(On, Networks, ::testing::ValuesIn(judged_backends()),
+
+/// Where there is no cuDNN own kernels do its work.
+std::vector<std::string> with_and_without_cudnn() {
+    std::vector<std::string> names = judged_backends();
+    if (names.back() == "cuda") names.emplace_back("cuda_without_cudnn");
+    return names;
+}
+INSTANTIATE_TEST_SUITE_P(On, Networks, ::testing::ValuesIn(with_and_without_cudnn()),
                          [](const auto& of) { return of.param; });
 
 TEST_P(Networks, StartFromTheSameNoiseBitByBit) {
@@ -133,20 +140,20 @@ TEST_P(Networks, PredictsVelocitiesInE4M3) {
 }
 
 TEST_P(Networks, DecodesPicturesByTheTurboDecoder) {
-    const Tensor latent = random_.tensor({48, 7, 4, 6});  // three chunks
+    const Tensor latent = random_.tensor({48, 7, 2, 3});  // three chunks
     agree("the turbo decoder",
           [&](Backend& on, DType dtype) { return decoded(turbo(on, dtype), latent, on, 1); });
-    const Tensor high = random_.tensor({48, 3, 26, 2});
+    const Tensor high = random_.tensor({48, 3, 26, 1});
     strips_change_nothing(turbo(*judged_, DType::f32), high, 1e-5);
     strips_change_nothing(turbo(*judged_, DType::bf16), high, 1e-3);
 }
 
 TEST_P(Networks, DecodesPicturesByTheFullDecoder) {
-    const Tensor latent = random_.tensor({48, 3, 4, 6});
+    const Tensor latent = random_.tensor({48, 3, 3, 4});
     agree("the full decoder", [&](Backend& on, DType dtype) {
         return decoded(wan(on, WanPart::decoder, dtype), latent, on, 1);
     });
-    const Tensor high = random_.tensor({48, 2, 26, 2});
+    const Tensor high = random_.tensor({48, 2, 26, 1});
     strips_change_nothing(wan(*judged_, WanPart::decoder, DType::f32), high, 1e-5);
     strips_change_nothing(wan(*judged_, WanPart::decoder, DType::bf16), high, 1e-3);
 }

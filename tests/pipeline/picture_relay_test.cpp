@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <future>
 #include <thread>
 #include <vector>
 
@@ -49,6 +50,23 @@ TEST_F(Relay, BringsAllPicturesInOrder) {
     on_->to_yuv(rgb, format, planes);
     const auto samples = planes.span<std::uint8_t>();
     EXPECT_EQ(relayed(pictures, format), std::vector<std::uint8_t>(samples.begin(), samples.end()));
+}
+
+TEST_F(Relay, TakesPicturesWhileTheSinkStillHasEarlierOnes) {
+    const Tensor pictures = random_.tensor({8, 16, 16, 3});
+    std::promise<void> later;
+    std::future<void> added = later.get_future();
+    int calls = 0;
+    const FrameSink sink = [&](ConstTensorView) {
+        if (++calls > 1) return;
+        EXPECT_EQ(added.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+    };
+    PictureRelay relay(*on_, 16, 16, {}, sink);
+    relay.add(pictures);
+    relay.add(pictures);
+    later.set_value();
+    relay.finish();
+    EXPECT_EQ(calls, 2);
 }
 
 TEST_F(Relay, WhatTheSinkThrowsReachesTheDecoder) {

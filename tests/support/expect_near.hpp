@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <span>
 #include <vector>
@@ -31,11 +33,22 @@ inline void expect_near(std::span<const float> actual, std::span<const float> ex
     EXPECT_LE(relative_error(actual, expected), tolerance);
 }
 
-/// Values drawn anew in every run from N(0, scale²); the seed is printed when the test fails.
+/// What all random values of this process come from: drawn anew in every one, or GALLOP_TEST_SEED; printed
+/// once.
+inline unsigned test_seed() {
+    static const unsigned seed = [] {
+        const char* given = std::getenv("GALLOP_TEST_SEED");
+        const unsigned long drawn =
+            given != nullptr ? std::strtoul(given, nullptr, 10) : std::random_device{}();
+        std::fprintf(stderr, "GALLOP_TEST_SEED=%lu\n", drawn);
+        return static_cast<unsigned>(drawn);
+    }();
+    return seed;
+}
+
+/// Values from N(0, scale²), others in every run; each object draws the same ones again.
 class RandomValues {
 public:
-    RandomValues()
-        : seed_(std::random_device{}()), engine_(seed_), trace_(__FILE__, __LINE__, text()) {}
     Tensor tensor(Shape shape, float scale = 1.0F) {
         Tensor made(shape);
         std::normal_distribution<float> normal(0.0F, scale);
@@ -44,10 +57,7 @@ public:
     }
 
 private:
-    std::string text() const { return "random seed " + std::to_string(seed_); }
-    unsigned seed_;
-    std::mt19937 engine_;
-    ::testing::ScopedTrace trace_;
+    std::mt19937 engine_{test_seed()};
 };
 
 /// The same values as bf16.
