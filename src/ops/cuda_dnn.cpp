@@ -14,6 +14,7 @@
 #include "core/device_error.hpp"
 #include "core/log.hpp"
 #include "ops/cuda_dnn_graphs.hpp"
+#include "ops/cuda_memory.hpp"
 #include "ops/cudnn_problems.hpp"
 #include "ops/cudnn_versions.hpp"
 
@@ -47,7 +48,13 @@ class OpenCudnn final : public Cudnn {
 public:
     OpenCudnn(Memory& memory, cudaStream_t stream, const CudnnTrust& trust)
         : memory_(memory), stream_(stream), trust_(trust) {
-        CHECK(fe::detail::create_handle(&handle_) == CUDNN_STATUS_SUCCESS, "cuDNN gives no handle");
+        const cudnnStatus_t made = fe::detail::create_handle(&handle_);
+        // A neighbour with memory to spare would compute other bits.
+        if (made == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+            made == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)
+            throw OutOfMemoryError("no memory for cuDNN's handle");
+        CHECK(made == CUDNN_STATUS_SUCCESS, "cuDNN gives no handle: {}",
+              fe::detail::get_error_string(made));
         if (fe::detail::set_stream(handle_, stream) != CUDNN_STATUS_SUCCESS) {
             fe::detail::destroy_handle(handle_);
             throw Error("cuDNN does not take the stream");
@@ -154,7 +161,8 @@ private:
                 plan.graph = nullptr;
             }
             if (!problem.empty())
-                log_warning("cudnn not used for=\"{}\" reason=\"{}\"", name(), problem);
+                log_warning("cudnn not used, which is slow for=\"{}\" reason=\"{}\" hint=\"{}\"",
+                            name(), problem, advice_on(problem));
             found = plans.emplace(shape, std::move(plan)).first;
         }
         found->second.last_call = ++calls_;
@@ -172,10 +180,19 @@ private:
 
     void run(const Plan& plan, Pointers parts) {
         Tensor workspace({std::max<std::int64_t>(plan.workspace, 1)}, DType::u8, memory_);
-        const fe::error_t result =
-            plan.graph->execute(handle_, parts, static_cast<void*>(workspace.view().raw()));
-        if (result.is_good()) return;
-        if (is_about_memory(result.err_msg)) throw OutOfMemoryError("cuDNN: " + result.err_msg);
+        const auto execute = [&] {
+            return plan.graph->execute(handle_, parts, static_cast<void*>(workspace.view().raw()));
+        };
+        fe::error_t result = execute();
+        if (result.is_good()) [[likely]]
+            return;
+        bool memory = is_about_memory(result.err_msg);
+        if (!memory && freed_for_driver(stream_)) {
+            result = execute();
+            if (result.is_good()) return;
+            memory = true;
+        }
+        if (memory) throw OutOfMemoryError("cuDNN: " + result.err_msg);
         throw DeviceError("cuDNN: " + result.err_msg);
     }
 
@@ -208,6 +225,8 @@ std::unique_ptr<Cudnn> open_cudnn(Memory& memory, cudaStream_t stream) {
         auto opened = std::make_unique<OpenCudnn>(memory, stream, trust);
         log_info("cudnn version={}", cudnn_version_text(version));
         return opened;
+    } catch (const OutOfMemoryError&) {
+        throw;
     } catch (
         const std::runtime_error& failed) {  // Error is one; so is what a missing symbol throws
         log_warning("cudnn not used reason=\"{}\"", failed.what());

@@ -17,6 +17,14 @@ TEST(CudnnProblems, AreAboutMemoryWhereAnyEngineRanOutOfIt) {
     EXPECT_TRUE(is_about_memory("cudaMalloc failed with out of memory"));
 }
 
+// Attention is compiled when it is first asked for, which takes libraries of the toolkit's.
+TEST(CudnnProblems, OfTheSurroundingsComeWithAdvice) {
+    for (const char* problem :
+         {"CUDNN_STATUS_INTERNAL_ERROR_COMPILATION_FAILED", "rtc->loadModule()", "nvrtc: error"})
+        EXPECT_NE(advice_on(problem).find("libnvrtc"), std::string_view::npos) << problem;
+    EXPECT_EQ(advice_on("Plan at index 0: CUDNN_STATUS_NOT_SUPPORTED_SHAPE"), "");
+}
+
 TEST(CudnnProblems, AreRefusalsOtherwise) {
     EXPECT_FALSE(is_about_memory(""));
     EXPECT_FALSE(
