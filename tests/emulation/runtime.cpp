@@ -96,6 +96,7 @@ LittleMemory::LittleMemory(std::size_t left) : before_(device_memory_size()) {
     const Lock lock(device_mutex());
     static_cast<void>(reach_all());
     resize_device_memory(device_memory_used() + left);
+    pool_bytes() = device_memory_used();  // it never had more
 }
 LittleMemory::~LittleMemory() {
     const Lock lock(device_mutex());
