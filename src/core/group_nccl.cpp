@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 /// Channels of a ring: their number decides in which order values are added, so it must not depend on the
-/// machine. Sixteen are what NCCL takes of its own accord between the GPUs of a node with NVLink.
+/// machine.
 constexpr int channels = 16;
 
 /// NCCL tells of memory only in words.
