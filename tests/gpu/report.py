@@ -256,6 +256,8 @@ def machine(run):
     torch = run.part("versions of PyTorch", ABOUT, run.torch("about"), kind="about")
     facts |= {k: v for k, v in (torch.get("result") or {}).items() if k in (
         "torch", "cuda", "cudnn", "device", "memory_bytes", "multiprocessors", "capability")}
+    if "device" not in facts and "result" in ours:
+        facts["device"] = facts["Gallop computes with"].split(",")[0]
     return facts
 
 
