@@ -20,23 +20,6 @@ using namespace std::chrono_literals;
 /// Sums of another order, over at most five layers.
 constexpr double tolerance = 1e-5;
 
-/// One layer of each kind: experts with gelu7, shared with swiglu7, frame-local, post-norm, experts with
-/// swiglu7. Eight heads over two key/value heads; widths of 340, which eight members cannot share evenly.
-TransformerConfig one_of_each() {
-    TransformerConfig config;
-    config.num_layers = 5;
-    config.hidden_size = 128;
-    config.head_dim = 16;
-    config.num_query_groups = 2;
-    config.text_in_channels = 8;
-    config.mm_layers = {0, 4};
-    config.gelu7_layers = {0};
-    config.local_attn_layers = {2};
-    config.post_norm_layers = {3};
-    config.frame_receptive_field = 1;
-    return config;
-}
-
 /// What one layer of one member makes.
 struct LayerTrace {
     Tensor q, k, v;         ///< [L, H, K] and [L, G, K]

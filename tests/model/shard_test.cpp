@@ -18,23 +18,6 @@ namespace {
 using namespace std::chrono_literals;
 using ::testing::Each;
 
-/// Every kind of layer: experts and shared, gelu7 and swiglu7, post-norms, local attention; eight
-/// heads over two key/value heads; feed-forward widths that eight members cannot share evenly.
-TransformerConfig mixed() {
-    TransformerConfig config;
-    config.num_layers = 4;
-    config.hidden_size = 128;
-    config.head_dim = 16;
-    config.num_query_groups = 2;
-    config.text_in_channels = 8;
-    config.mm_layers = {0, 3};
-    config.gelu7_layers = {0};
-    config.local_attn_layers = {1};
-    config.post_norm_layers = {2};
-    config.frame_receptive_field = 1;
-    return config;
-}
-
 /// A checkpoint of random weights in a folder.
 std::filesystem::path write_random(const TransformerConfig& config,
                                    const std::filesystem::path& folder) {
@@ -102,7 +85,7 @@ double relative_l2(const std::vector<float>& x, const std::vector<float>& truth)
 
 class Sharding : public ::testing::Test {
 protected:
-    TransformerConfig config = mixed();
+    TransformerConfig config = one_of_each();
     TemporaryFolder folder;
     std::filesystem::path checkpoint = write_random(config, folder.path());
     RandomValues random;
@@ -194,7 +177,7 @@ TEST(Shard, SplitsThePublishedHeads) {
 TEST(Shard, RefusesHeadsThatDoNotDivide) {
     EXPECT_THROW(shard_of(TransformerConfig{}, 0, 3), InputError);
     EXPECT_THROW(shard_of(TransformerConfig{}, 0, 16), InputError);
-    EXPECT_THROW(shard_of(mixed(), 0, 16), InputError);
+    EXPECT_THROW(shard_of(one_of_each(), 0, 16), InputError);
 }
 
 }  // namespace

@@ -9,6 +9,23 @@
 
 namespace gallop::test {
 
+/// One layer of each kind: experts with gelu7, shared with swiglu7, frame-local, post-norm, experts with
+/// swiglu7. Eight heads over two key/value heads; widths of 340, which eight members cannot share evenly.
+inline TransformerConfig one_of_each() {
+    TransformerConfig config;
+    config.num_layers = 5;
+    config.hidden_size = 128;
+    config.head_dim = 16;
+    config.num_query_groups = 2;
+    config.text_in_channels = 8;
+    config.mm_layers = {0, 4};
+    config.gelu7_layers = {0};
+    config.local_attn_layers = {2};
+    config.post_norm_layers = {3};
+    config.frame_receptive_field = 1;
+    return config;
+}
+
 /// Random fp32 weights of a network, by name; the same configuration gives the same ones.
 inline std::vector<std::pair<std::string, Tensor>> random_weights(const TransformerConfig& config,
                                                                   float scale) {
