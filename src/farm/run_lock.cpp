@@ -81,23 +81,33 @@ void touch_heart(const fs::path& directory) {
     if (opened) ::futimens(opened.get(), nullptr);
 }
 
+/// When a file was last written, in nanoseconds of its server's clock; 0 when there is none. Its age alone doesn't
+/// tell a heart that beats in step with who looks.
+std::int64_t last_touch(const fs::path& file) {
+    const Descriptor opened(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat facts {};
+    if (!opened || ::fstat(opened.get(), &facts) != 0) return 0;
+    return facts.st_mtim.tv_sec * std::int64_t{1'000'000'000} + facts.st_mtim.tv_nsec;
+}
+
 /// Returns once `heart` has not been touched for `stale` seconds, or `over` says that its owner has
 /// left; refuses when it beats.
 void wait_for_death(const fs::path& directory, const std::function<std::string()>& owner,
                     const fs::path& heart, int clock, double stale,
                     const std::function<bool()>& over) {
-    double before = age_of(heart, clock);
-    if (before >= stale) return;
+    double age = age_of(heart, clock);
+    if (age >= stale) return;
     log_warning(
         "the last run here ({}) did not sign off and its heart beat {:.0f} s ago; waiting to see "
         "whether it lives",
-        owner(), before);
-    while (before < stale) {
+        owner(), age);
+    const std::int64_t first = last_touch(heart);
+    while (age < stale) {
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        const double now = age_of(heart, clock);
+        age = age_of(heart, clock);
         if (over()) return;
-        if (now < before) refuse(directory, owner() + ", on another machine; its heart beats");
-        before = now;
+        if (age < stale && last_touch(heart) != first)
+            refuse(directory, owner() + ", on another machine; its heart beats");
     }
 }
 
@@ -231,7 +241,8 @@ void RunLock::wait_for_attached(bool locked, double stale) const {
 void RunLock::sign_off() const {
     // Over the name, and shorter: a full disk takes it.
     const std::string text = fmt::format("{}\n", signed_off);
-    if (::pwrite(claim_.get(), text.data(), text.size(), 0) < 0)
+    if (::pwrite(claim_.get(), text.data(), text.size(), 0) < 0 ||
+        ::ftruncate(claim_.get(), static_cast<::off_t>(text.size())) != 0)
         log_warning("the lock still names this process: {}", std::strerror(errno));
 }
 
